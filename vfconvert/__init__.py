@@ -1,0 +1,3 @@
+"""Convert pretrained convolutional networks to versatile filters."""
+
+from vfconvert.version import __version__ as __version__

@@ -1,0 +1,139 @@
+"""Every error a user can cause, each with its own exit code.
+
+A message is one line: what happened, where, what was got and what was expected, what to do next. Codes 0-2
+are taken: 0 success, 1 an internal error, 2 a wrong command line (click's own). Codes are never reused.
+"""
+
+from __future__ import annotations
+
+
+class VfconvertError(Exception):
+    """Base of the family; `exit_code` is what the command line returns for it."""
+
+    exit_code = 1
+
+
+class NotAModelError(VfconvertError):
+    """The file is none of the formats that hold a model."""
+
+    exit_code = 10
+
+
+class TruncatedModelError(VfconvertError):
+    """The file starts like a model and then ends too soon or is damaged."""
+
+    exit_code = 11
+
+
+class EmptyModelError(VfconvertError):
+    """The file has no bytes, or holds no weights."""
+
+    exit_code = 12
+
+
+class UntrustedModelError(VfconvertError):
+    """The file wants to run code or build objects that are not on the allow-list."""
+
+    exit_code = 13
+
+
+class ArchitectureNeededError(VfconvertError):
+    """The file holds only weights and no `--arch` says what network they belong to."""
+
+    exit_code = 14
+
+
+class ArchitectureError(VfconvertError):
+    """`--arch` names nothing that builds a network."""
+
+    exit_code = 15
+
+
+class StateDictMismatchError(VfconvertError):
+    """The keys or shapes of the weights do not match the architecture."""
+
+    exit_code = 16
+
+
+class NoConvolutionError(VfconvertError):
+    """The network has no Conv2d at all."""
+
+    exit_code = 17
+
+
+class NothingEligibleError(VfconvertError):
+    """The network has Conv2d layers, but none can or may be converted."""
+
+    exit_code = 18
+
+
+class UnwritableOutputError(VfconvertError):
+    """An output cannot be written where the user wants it."""
+
+    exit_code = 19
+
+
+class InputShapeError(VfconvertError):
+    """The network rejects an input of the given shape."""
+
+    exit_code = 20
+
+
+class NoImagesError(VfconvertError):
+    """The data folder holds no (or too few) images."""
+
+    exit_code = 21
+
+
+class UnreadableImageError(VfconvertError):
+    """An image file cannot be decoded."""
+
+    exit_code = 22
+
+
+class IllegalSpecError(VfconvertError):
+    """A window count, channel stride, crop or other number that no layer can have."""
+
+    exit_code = 23
+
+
+class ParityError(VfconvertError):
+    """The exported file does not compute what the converted network computes."""
+
+    exit_code = 24
+
+
+class ExportError(VfconvertError):
+    """The converted network could not be written in the wanted format."""
+
+    exit_code = 25
+
+
+class UnsupportedModelError(VfconvertError):
+    """The file holds a network of a kind that cannot be rewritten (a ScriptModule, a quantized one)."""
+
+    exit_code = 26
+
+
+class MissingPackageError(VfconvertError):
+    """An optional package is needed; the message names the extra that installs it."""
+
+    exit_code = 27
+
+
+class DeviceError(VfconvertError):
+    """The wanted device is not there."""
+
+    exit_code = 28
+
+
+class FitError(VfconvertError):
+    """The closed-form fit met numbers it cannot work with (the network's outputs are not finite)."""
+
+    exit_code = 29
+
+
+class PreprocessingError(VfconvertError):
+    """`--preset`, `--mean`, `--std` or `--size` do not describe a usable transform."""
+
+    exit_code = 30

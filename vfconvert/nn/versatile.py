@@ -1,0 +1,85 @@
+"""The trainable versatile convolution, a drop-in for `torch.nn.Conv2d` (Wang et al. 2018, section 3)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vfconvert.ops.crops import crops_and_levels
+from vfconvert.ops.expand import default_rows, expand
+from vfconvert.specs import ConvGeometry, VersatileSpec
+
+
+class VersatileConv2d(nn.Module):
+    """A convolution whose `N` filters are cut out of `ceil(N / (s n))` stored primary filters.
+
+    Input `(B, C, H, W)`, output `(B, N, H', W')` as for `nn.Conv2d` of the same geometry, for every stride, padding
+    ("same" and "valid" too), padding mode, dilation and group count.
+
+    Parameters of the module: `weight` `(P, C/G, kh, kw)`, the bank; `scale` `(N,)` or None, one factor per output
+    (None where a BatchNorm that follows has it); `bias` `(N,)` or None. Buffer: `rows` `(N,)` int64, which secondary
+    filter each output is (see `vfconvert.ops.expand`).
+
+    Raises `IllegalSpecError` where the layer cannot have these crops or windows.
+    """
+
+    def __init__(
+        self,
+        geometry: ConvGeometry,
+        spec: VersatileSpec | None = None,
+        *,
+        scale: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if spec is None:
+            crops, levels = crops_and_levels(geometry.kernel_size)
+            spec = VersatileSpec(crops=crops, levels=levels)
+        spec.check(geometry)
+        self.geometry, self.spec = geometry, spec
+        like: dict[str, Any] = {"device": device, "dtype": dtype}
+        filters = (spec.primaries(geometry), geometry.group_inputs, *geometry.kernel_size)
+        self.weight = nn.Parameter(torch.empty(filters, **like))
+        self.scale = nn.Parameter(torch.ones(geometry.out_channels, **like)) if scale else None
+        self.bias = nn.Parameter(torch.zeros(geometry.out_channels, **like)) if geometry.bias else None
+        self.rows: Tensor
+        self.register_buffer("rows", default_rows(geometry, spec).to(device))
+        self._pad_first = _padding_before(geometry)
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def expanded_weight(self) -> Tensor:
+        """The weight `(N, C/G, kh, kw)` of the ordinary convolution that computes the same."""
+        return expand(self.weight, self.spec, self.rows, self.scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W) -> (B, N, H', W')`."""
+        geometry = self.geometry
+        padding = geometry.padding
+        if geometry.padding_mode != "zeros":
+            x, padding = F.pad(x, self._pad_first, mode=geometry.padding_mode), (0, 0)
+        return F.conv2d(
+            x, self.expanded_weight(), self.bias, geometry.stride, padding, geometry.dilation, geometry.groups
+        )
+
+    def extra_repr(self) -> str:
+        """The geometry in `nn.Conv2d`'s words, then the spec."""
+        g = self.geometry
+        return f"{g.in_channels}, {g.out_channels}, kernel_size={g.kernel_size}, {self.spec}"
+
+
+def _padding_before(geometry: ConvGeometry) -> list[int]:
+    """Left, right, top, bottom for `F.pad`, where a padding mode other than zeros pads before the convolution.
+
+    "same" puts the odd one of an uneven total on the right and the bottom, as `nn.Conv2d` does.
+    """
+    if geometry.padding == "valid":
+        return [0, 0, 0, 0]
+    if isinstance(geometry.padding, str):
+        totals = [d * (k - 1) for d, k in zip(geometry.dilation, geometry.kernel_size, strict=True)]
+        return [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+    return [side for amount in reversed(geometry.padding) for side in (amount, amount)]
