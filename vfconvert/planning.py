@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Convert:
-    """Replace the layer by a versatile convolution of this spec."""
+    """Replace the layer by a versatile convolution of this spec.
+
+    `norm` is the BatchNorm that follows and takes the layer's scales and bias; where there is none the new layer
+    has a scale and a bias of its own.
+    """
 
     layer: str
     geometry: ConvGeometry
     spec: VersatileSpec
+    norm: str | None = None
+
+    @property
+    def new_geometry(self) -> ConvGeometry:
+        """The geometry of the versatile layer: that of the old one but for the bias."""
+        return replace(self.geometry, bias=self.norm is None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -59,6 +59,19 @@ class ConvGeometry:
         return self.out_channels // self.groups
 
     @property
+    def padding_before(self) -> list[int]:
+        """Left, right, top, bottom for `torch.nn.functional.pad`.
+
+        "same" puts the odd one of an uneven total on the right and the bottom, as `nn.Conv2d` does.
+        """
+        if self.padding == "valid":
+            return [0, 0, 0, 0]
+        if isinstance(self.padding, str):
+            totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+            return [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+        return [side for amount in reversed(self.padding) for side in (amount, amount)]
+
+    @property
     def weight_numbers(self) -> int:
         """Numbers in the weight of the ordinary convolution, bias not counted."""
         return self.out_channels * self.group_inputs * self.kernel_size[0] * self.kernel_size[1]
@@ -132,9 +145,7 @@ class VersatileSpec:
     def channel_windows(self, group_inputs: int) -> tuple[Window, ...]:
         """Window `j` is `[j g, j g + C - (n - 1) g)`: filter and input windows move together."""
         width = group_inputs - (self.windows - 1) * self.channel_stride
-        return tuple(
-            Window(j * self.channel_stride, j * self.channel_stride + width) for j in range(self.windows)
-        )
+        return tuple(Window(j * self.channel_stride, j * self.channel_stride + width) for j in range(self.windows))
 
     def is_group_convolution(self, geometry: ConvGeometry) -> bool:
         """At `g = C / n` windows share nothing: the layer is a group convolution with permuted outputs."""
@@ -144,9 +155,7 @@ class VersatileSpec:
         """Raise `IllegalSpecError` where the layer cannot have these crops or windows."""
         kh, kw = geometry.kernel_size
         if not self.crops or not self.levels or not all(self.levels):
-            raise IllegalSpecError(
-                "a versatile layer needs at least one crop and one level, each with a crop"
-            )
+            raise IllegalSpecError("a versatile layer needs at least one crop and one level, each with a crop")
         for crop in self.crops:
             if not (0 <= crop.top < crop.bottom <= kh and 0 <= crop.left < crop.right <= kw):
                 raise IllegalSpecError(f"crop {crop} lies outside a kernel of {kh}x{kw}")

@@ -49,7 +49,6 @@ class VersatileConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(geometry.out_channels, **like)) if geometry.bias else None
         self.rows: Tensor
         self.register_buffer("rows", default_rows(geometry, spec).to(device))
-        self._pad_first = _padding_before(geometry)
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def expanded_weight(self) -> Tensor:
@@ -61,7 +60,7 @@ class VersatileConv2d(nn.Module):
         geometry = self.geometry
         padding = geometry.padding
         if geometry.padding_mode != "zeros":
-            x, padding = F.pad(x, self._pad_first, mode=geometry.padding_mode), (0, 0)
+            x, padding = F.pad(x, geometry.padding_before, mode=geometry.padding_mode), (0, 0)
         return F.conv2d(
             x, self.expanded_weight(), self.bias, geometry.stride, padding, geometry.dilation, geometry.groups
         )
@@ -70,16 +69,3 @@ class VersatileConv2d(nn.Module):
         """The geometry in `nn.Conv2d`'s words, then the spec."""
         g = self.geometry
         return f"{g.in_channels}, {g.out_channels}, kernel_size={g.kernel_size}, {self.spec}"
-
-
-def _padding_before(geometry: ConvGeometry) -> list[int]:
-    """Left, right, top, bottom for `F.pad`, where a padding mode other than zeros pads before the convolution.
-
-    "same" puts the odd one of an uneven total on the right and the bottom, as `nn.Conv2d` does.
-    """
-    if geometry.padding == "valid":
-        return [0, 0, 0, 0]
-    if isinstance(geometry.padding, str):
-        totals = [d * (k - 1) for d, k in zip(geometry.dilation, geometry.kernel_size, strict=True)]
-        return [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
-    return [side for amount in reversed(geometry.padding) for side in (amount, amount)]

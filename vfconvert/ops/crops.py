@@ -24,9 +24,7 @@ def spatial_levels(kernel_size: Pair) -> int:
 def square_crops(kernel_size: Pair) -> tuple[Crop, ...]:
     """The paper's nested centred crops, level 0 (the full kernel) first."""
     kh, kw = kernel_size
-    return tuple(
-        Crop(*_centred(kh, level), *_centred(kw, level)) for level in range(spatial_levels(kernel_size))
-    )
+    return tuple(Crop(*_centred(kh, level), *_centred(kw, level)) for level in range(spatial_levels(kernel_size)))
 
 
 def line_crops(kernel_size: Pair) -> tuple[Crop, ...]:

@@ -1,0 +1,205 @@
+"""The dataflow of a network: which BatchNorm follows a layer, where residual branches end, where it can be cut.
+
+The graph is `torch.fx`'s symbolic trace with the modules of `torch.nn` as leaves. Student and teacher have the same
+module names, so one graph runs both.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+
+from vfconvert.nn import VersatileConv2d
+
+Environment = dict[fx.Node, Any]
+
+_ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
+_PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+class _Tracer(fx.Tracer):
+    """Leaves are the modules of torch.nn and the versatile convolution."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, VersatileConv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """A piece of the graph with one tensor going in and one coming out, its `nodes` in order.
+
+    The network's input may be read anywhere (a global skip). The exit of the last piece is the output node.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    entry: fx.Node
+    exit: fx.Node
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A traced network: the graph and the places where it can be cut in two at one tensor."""
+
+    graph: fx.Graph
+    segments: tuple[Segment, ...]
+    following_norm: dict[str, str] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def node_of(self, name: str) -> fx.Node:
+        """The (first) call of the module of this name."""
+        return next(n for n in self.graph.nodes if n.op == "call_module" and n.target == name)
+
+    def residual_partner(self, node: fx.Node, root: nn.Module) -> tuple[fx.Node, fx.Node] | None:
+        """Where the value of `node` ends in an addition: (its last node before the sum, the other summand)."""
+        while True:
+            users = list(node.users)
+            if len(users) != 1:
+                return None
+            user = users[0]
+            if user.target in _ADDITIONS and len(user.all_input_nodes) == 2 and not user.kwargs:
+                first, second = user.all_input_nodes
+                return node, second if node is first else first
+            if user.op != "call_module" or not isinstance(_submodule(root, user), _PASSING_THROUGH):
+                return None
+            node = user
+
+
+def trace(model: nn.Module, example: Tensor) -> Network | None:
+    """Trace a network that takes one tensor `(B, C, H, W)`; None where its control flow cannot be traced."""
+    tracer = _Tracer()
+    try:
+        graph = tracer.trace(model)
+        sizes = _run_for_shapes(model, graph, example)
+    except Exception:  # whatever forward does with a proxy: such a network is fitted without its graph
+        return None
+    if sizes is None:
+        return None
+    return Network(
+        graph=graph,
+        segments=tuple(_segments(model, graph, sizes, example.shape[0])),
+        following_norm=_following_norms(model, graph),
+        calls=_calls(graph),
+    )
+
+
+def run_nodes(
+    root: nn.Module,
+    nodes: Iterable[fx.Node],
+    environment: Environment,
+    *,
+    until: fx.Node | None = None,
+    after: Callable[[fx.Node, Any], None] | None = None,
+) -> Environment:
+    """Evaluate `nodes` in order with the modules of `root`, adding each value to `environment`; stop after `until`."""
+    for node in nodes:
+        if node.op == "placeholder":
+            if node not in environment:  # an optional argument takes its default
+                environment[node] = node.args[0] if node.args else None
+            continue
+        args = map_arg(node.args, environment.__getitem__)
+        kwargs = map_arg(node.kwargs, environment.__getitem__)
+        if node.op == "call_module":
+            value = _submodule(root, node)(*args, **kwargs)
+        elif node.op == "call_function":
+            value = node.target(*args, **kwargs)  # type: ignore[operator]
+        elif node.op == "call_method":
+            value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        elif node.op == "get_attr":
+            value = operator.attrgetter(str(node.target))(root)
+        else:  # output
+            value = args[0]
+        environment[node] = value
+        if after is not None:
+            after(node, value)
+        if node is until:
+            break
+    return environment
+
+
+def needed_for(target: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+    """Those of `nodes` that the values of `target` depend on, in order."""
+    inside, needed, waiting = set(nodes), set[fx.Node](), list(target)
+    while waiting:
+        node = waiting.pop()
+        if node in inside and node not in needed:
+            needed.add(node)
+            waiting.extend(node.all_input_nodes)
+    return tuple(node for node in nodes if node in needed)
+
+
+def _submodule(root: nn.Module, node: fx.Node) -> nn.Module:
+    return root.get_submodule(str(node.target))
+
+
+def _run_for_shapes(model: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node, torch.Size] | None:
+    """The shape of every tensor in the graph; None where the graph does not compute what the model does."""
+    shapes: dict[fx.Node, torch.Size] = {}
+
+    def note(node: fx.Node, value: Any) -> None:
+        if isinstance(value, Tensor):
+            shapes[node] = value.shape
+
+    start = next(node for node in graph.nodes if node.op == "placeholder")
+    with torch.no_grad():
+        run_nodes(model, graph.nodes, {start: example}, after=note)
+    return shapes
+
+
+def _following_norms(model: nn.Module, graph: fx.Graph) -> dict[str, str]:
+    """Layer name -> name of the BatchNorm2d that is the only reader of its output."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op != "call_module" or not isinstance(_submodule(model, node), (nn.Conv2d, VersatileConv2d)):
+            continue
+        users = list(node.users)
+        if len(users) == 1 and users[0].op == "call_module" and type(_submodule(model, users[0])) is nn.BatchNorm2d:
+            norm = _submodule(model, users[0])
+            if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
+                found[str(node.target)] = str(users[0].target)
+    return found
+
+
+def _calls(graph: fx.Graph) -> dict[str, int]:
+    """How often each module is called in one pass."""
+    counts: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            counts[str(node.target)] = counts.get(str(node.target), 0) + 1
+    return counts
+
+
+def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Size], batch: int) -> Iterable[Segment]:
+    """Cut the graph wherever one batched tensor is all that the rest still reads, besides the network's input.
+
+    A piece ends just before a layer with weights or where its value forks, so that a layer keeps its norm,
+    activation and pooling, and a residual block stays whole.
+    """
+    constants = [node for node in graph.nodes if node.op == "get_attr"]
+    nodes = [node for node in graph.nodes if node.op not in ("get_attr", "placeholder")]
+    index = {node: position for position, node in enumerate(nodes)}
+    last_use = {node: max((index[user] for user in node.users), default=-1) for node in nodes}
+    entry = next(node for node in graph.nodes if node.op == "placeholder")
+    piece: list[fx.Node] = []
+    for position, node in enumerate(nodes):
+        piece.append(node)
+        if node.op == "output":
+            break
+        live = [n for n in (entry, *piece) if n in last_use and last_use[n] > position]
+        shape = shapes.get(node)
+        if live != [node] or not shape or shape[0] != batch or not any(_computes(model, n) for n in piece):
+            continue
+        if len(node.users) > 1 or all(_computes(model, user) for user in node.users):
+            yield Segment(nodes=(*constants, *piece), entry=entry, exit=node)
+            entry, piece = node, []
+    yield Segment(nodes=(*constants, *piece), entry=entry, exit=piece[-1])
+
+
+def _computes(model: nn.Module, node: fx.Node) -> bool:
+    """Whether a node is a layer with a weight matrix of its own."""
+    return node.op == "call_module" and isinstance(_submodule(model, node), (nn.Conv2d, nn.Linear, VersatileConv2d))

@@ -1,0 +1,151 @@
+"""ONNX files of converted networks, through torch's exporter (`torch.onnx.export(dynamo=True)`).
+
+The exporter never sees how a versatile convolution makes its weight: the network is traced with those weights as
+further inputs, and the nodes that compute them from the stored bank take the inputs' places afterwards. So no
+optimizer can fold them into something larger, and tracing costs what the original network costs. An
+inference runtime folds them when it loads the file and then runs plain convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.errors import ExportError, VfconvertError
+from vfconvert.exporting.onnx_compact import name_batch_, names_read, names_written, shorten_names_, strip_
+from vfconvert.exporting.onnx_weights import WeightGraph
+from vfconvert.exporting.silence import silenced
+from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
+from vfconvert.files import atomic_path
+from vfconvert.nn import VersatileConv2d
+from vfconvert.version import __version__
+
+if TYPE_CHECKING:
+    import onnx
+
+OLDEST_OPSET = 18  # Pad takes `axes` from here on
+LARGEST_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; some room for the graph
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedOnnx:
+    """What was written: does the batch size vary, the opset in the file, its size on disk in bytes."""
+
+    dynamic_batch: bool
+    opset: int
+    bytes: int
+
+
+def export_onnx(
+    model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str], opset: int = OLDEST_OPSET
+) -> ExportedOnnx:
+    """Write `model` in eval mode as one ONNX file with input "input" `(batch, C, H, W)`; the model is left as it is.
+
+    Outputs are named "output", "output_0", … or by their keys (see `named_outputs`). `example` `(B, C, H, W)` fixes
+    all sizes but the batch; a network that computes with the very number of images is written for `B` images, and
+    the result says so. `metadata` becomes the file's `metadata_props`. Parameters are stored once, in float32.
+
+    Raises `ExportError` where the network is not float32, exceeds 2 GiB, or cannot be traced or translated, and
+    `UnwritableOutputError`; then nothing is left at `path`.
+    """
+    _check(model, example, opset)
+    with atomic_path(path) as temporary:
+        with silenced():
+            proto = _exported(model, example, opset)
+        for key, value in metadata.items():
+            proto.metadata_props.add(key=key, value=value)
+        temporary.write_bytes(proto.SerializeToString())
+        with silenced():
+            _check_file(temporary)
+        size = temporary.stat().st_size
+    return ExportedOnnx(
+        dynamic_batch=proto.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_param"),
+        opset=next(entry.version for entry in proto.opset_import if entry.domain == ""),
+        bytes=size,
+    )
+
+
+def _check(model: nn.Module, example: Tensor, opset: int) -> None:
+    if opset < OLDEST_OPSET:
+        raise ExportError(f"opset: got {opset}, expected at least {OLDEST_OPSET}; choose a newer one")
+    named = [("the example input", example), *model.named_parameters()]
+    for name, tensor in named:
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise ExportError(f"{name} is {kind}, and ONNX files are written in float32; convert with model.float()")
+    size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    if size > LARGEST_BYTES:
+        raise ExportError(f"the network has {size} bytes of weights, and one ONNX file holds at most {LARGEST_BYTES}")
+
+
+def _exported(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
+    """The model with a variable batch where that can be had, else with the batch of `example`."""
+    try:
+        try:
+            return _translated(model, example, opset, dynamic_batch=True)
+        except VfconvertError:
+            raise
+        except Exception:  # whatever it is, it need not hold for a fixed batch
+            return _translated(model, example, opset, dynamic_batch=False)
+    except VfconvertError:
+        raise
+    except Exception as error:
+        raise ExportError(f"ONNX export failed: {_first_line(error)}; the network has to be rewritten there") from error
+
+
+def _translated(model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool) -> onnx.ModelProto:
+    traced = trace(model, example, dynamic_batch=dynamic_batch)
+    weight_names = [f"w{index}" for index in range(len(traced.layers))]
+    program = torch.onnx.export(
+        traced.program,
+        opset_version=opset,
+        dynamo=True,
+        verbose=False,
+        input_names=["input", *weight_names],
+        output_names=list(traced.output_names),
+    )
+    if program is None:
+        raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
+    proto = program.model_proto
+    del proto.graph.input[1:]
+    strip_(proto)
+    shorten_names_(proto.graph, NETWORK_PREFIX)
+    name_batch_(proto.graph)
+    _insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
+    proto.producer_name, proto.producer_version = "vfconvert", __version__
+    return proto
+
+
+def _insert_weights_(graph: onnx.GraphProto, layers: Mapping[str, tuple[str, VersatileConv2d]]) -> None:
+    """Compute every value in `layers` that the graph reads from the bank of its layer."""
+    weights = WeightGraph(taken=names_written(graph) | set(layers))
+    read = names_read(graph)
+    for value, (name, layer) in layers.items():
+        if value in read:
+            weights.add(name, layer, value)
+    nodes = [*weights.nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights.initializers)
+
+
+def _check_file(path: Path) -> None:
+    from onnx import checker
+
+    try:
+        checker.check_model(str(path), full_check=True)
+    except Exception as error:
+        raise ExportError(f"the ONNX file is not valid: {_first_line(error)}; choose another opset") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of the root cause: exporters wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,93 @@
+"""Taking out of an ONNX graph everything that its computation does not need. All functions edit in place."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+
+def strip_(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes (stack traces, scopes, node names), inferred shapes and unread initializers.
+
+    It writes several hundred bytes of them per node, more than the weights of a small layer. Node names are
+    optional in ONNX; a node is known by its outputs.
+    """
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+        holder.ClearField("metadata_props")
+        holder.ClearField("doc_string")
+    graph.ClearField("value_info")
+    for node in graph.node:
+        node.ClearField("name")
+    read = names_read(graph)
+    unread = [index for index, tensor in enumerate(graph.initializer) if tensor.name not in read]
+    for index in reversed(unread):
+        del graph.initializer[index]
+
+
+def names_read(graph: onnx.GraphProto) -> set[str]:
+    """Every name that a node, a node of a subgraph, or the graph's own output reads."""
+    read = {value.name for value in graph.output}
+    for node in graph.node:
+        read.update(node.input)
+        for subgraph in _subgraphs(node):
+            read |= names_read(subgraph)
+    return read
+
+
+def names_written(graph: onnx.GraphProto) -> set[str]:
+    """Every name that stands for a value in the graph or in one of its subgraphs."""
+    written = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        written.update(node.output)
+        for subgraph in _subgraphs(node):
+            written |= names_written(subgraph)
+    return written
+
+
+def shorten_names_(graph: onnx.GraphProto, prefix: str) -> None:
+    """Number the values between nodes, and take `prefix` off the initializers; inputs and outputs keep their names."""
+    fixed = {value.name for value in (*graph.input, *graph.output)}
+    taken = names_written(graph) | fixed
+    names = {}
+    for name in [tensor.name for tensor in graph.initializer if tensor.name.startswith(prefix)]:
+        short = name.removeprefix(prefix)
+        if name not in fixed and short not in taken:
+            names[name] = short
+            taken.add(short)
+    numbered = (name for number in itertools.count() if (name := f"v{number}") not in taken)
+    for node in graph.node:
+        names.update((name, next(numbered)) for name in node.output if name and name not in fixed)
+    _rename_(graph, names)
+
+
+def name_batch_(graph: onnx.GraphProto) -> None:
+    """Call the symbol of the first input's first dimension "batch", in every output's dimensions too."""
+    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    if not symbol:
+        return
+    for value in (*graph.input, *graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.dim_param:
+                dimension.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dimension.dim_param)
+
+
+def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for value in graph.output:
+        value.name = names.get(value.name, value.name)
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, name) for name in ends]
+        for subgraph in _subgraphs(node):
+            _rename_(subgraph, names)
+
+
+def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    single = [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+    return single + [graph for attribute in node.attribute for graph in attribute.graphs]

@@ -1,0 +1,84 @@
+"""Output files: refused early where they cannot be written, and complete or absent, never half there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from vfconvert.errors import UnwritableOutputError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def check_writable(target: Path) -> None:
+    """Raise `UnwritableOutputError` where `target` could not be written; leaves nothing behind.
+
+    The folder is probed with a nameless temporary file, since mode bits tell neither about root, nor about
+    read-only and full file systems. An existing regular file that may be written is accepted.
+    """
+    target = Path(os.path.realpath(target))
+    folder = target.parent
+    try:
+        folder_mode = os.stat(folder).st_mode
+    except FileNotFoundError:
+        raise _unwritable(target, f"folder {folder} does not exist; create it first or choose another path") from None
+    except OSError as error:
+        raise _unwritable(target, f"{_reason(error)}; choose another path") from error
+    if not stat.S_ISDIR(folder_mode):
+        raise _unwritable(target, f"{folder} is a file, expected a folder; choose another path")
+    if target.is_dir():
+        raise _unwritable(target, "it is a folder, expected a file name; add one")
+    if target.exists() and not target.is_file():
+        raise _unwritable(target, "it is a device or pipe, expected a regular file; choose another path")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise _unwritable(target, "the file there is read-only; remove it or choose another path")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = f"folder {folder} takes no new file ({_reason(error)}); choose another path"
+        raise _unwritable(target, reason) from error
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` to write to: renamed to it on success, removed on any failure.
+
+    Whatever stood at `target` stays untouched until the rename. The temporary path has the suffix of `target`, for
+    writers that choose their format by it; a symbolic link is followed, so that it goes on being one.
+    Raises `UnwritableOutputError` before the body runs, as `check_writable` does, and where the rename fails.
+    """
+    check_writable(target)
+    final = Path(os.path.realpath(target))
+    temporary = final.with_name(f".vfconvert-{secrets.token_hex(6)}{final.suffix}")
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, final)
+        except OSError as error:
+            raise _unwritable(target, f"{_reason(error)}; choose another path") from error
+    finally:
+        temporary.unlink(missing_ok=True)  # after the rename there is nothing of this name
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 digest of a file, as 64 hexadecimal digits, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _unwritable(target: Path, reason: str) -> UnwritableOutputError:
+    return UnwritableOutputError(f"cannot write {target}: {reason}")
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or type(error).__name__).lower()

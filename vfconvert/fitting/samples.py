@@ -1,0 +1,107 @@
+"""What a layer of the student sees and what it should answer, as moments streamed over the calibration images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from vfconvert.analysis.graph import Environment, Network, Segment, needed_for, run_nodes
+from vfconvert.fitting.boundary import Boundary
+from vfconvert.fitting.layers import slope
+from vfconvert.ops.moments import Moments, MomentSum, patches
+from vfconvert.specs import ConvGeometry
+
+BATCH = 64
+_SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
+_FEWEST, _MOST = 32_768, 131_072
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One batch: the student's input of the layer and the target for its output, before any position is chosen."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+def layer_moments(
+    layer: nn.Conv2d | nn.Linear, samples: Iterator[Sample], images: int, generator: torch.Generator
+) -> list[Moments]:
+    """The moments of every group of the layer."""
+    if isinstance(layer, nn.Linear):
+        total = MomentSum(layer.in_features, layer.out_features)
+        for sample in samples:
+            total.add(sample.inputs.flatten(0, -2), sample.targets.flatten(0, -2))
+        return [total.result()]
+    geometry = ConvGeometry.of(layer)
+    unfolded = geometry.group_inputs * geometry.kernel_size[0] * geometry.kernel_size[1]
+    wanted = min(max(_FEWEST, _SAMPLES_PER_INPUT * unfolded), _MOST)
+    sums = [MomentSum(unfolded, geometry.group_outputs) for _ in range(geometry.groups)]
+    for sample in samples:
+        height, width = sample.targets.shape[2:]
+        count = min(height * width, -(-wanted // images))
+        chosen = torch.randperm(height * width, generator=generator)[:count]
+        rows, columns = chosen // width, chosen % width
+        x = patches(sample.inputs, geometry, rows, columns).flatten(0, 1)  # (S, C, kh, kw)
+        t = sample.targets[:, :, rows, columns].permute(0, 2, 1).flatten(0, 1)  # (S, N)
+        for total, xs, ts in zip(
+            sums, torch.chunk(x, geometry.groups, 1), torch.chunk(t, geometry.groups, 1), strict=True
+        ):
+            total.add(xs.flatten(1), ts)
+    return [total.result() for total in sums]
+
+
+@dataclass(frozen=True, eq=False)
+class SegmentSamples:
+    """Samples of the layers of one segment, from both networks' activations at its entry."""
+
+    network: Network
+    segment: Segment
+    teacher: nn.Module
+    student: nn.Module
+    teacher_entry: Boundary
+    student_entry: Boundary
+    images: Tensor
+    residual_targets: bool = True
+
+    def of(self, node: fx.Node) -> Iterator[Sample]:
+        """The samples of the layer at `node`, batch by batch."""
+        source = node.all_input_nodes[0]
+        norm_name = self.network.following_norm.get(str(node.target))
+        last = next(iter(node.users)) if norm_name else node
+        partner = self.network.residual_partner(last, self.student) if self.residual_targets else None
+        skip = partner[1] if partner is not None else None
+        wanted_student = [source] + ([skip] if skip is not None else [])
+        wanted_teacher = [node] + ([skip] if skip is not None else [])
+        for at in range(0, len(self.images), BATCH):
+            student = self._run(self.student, self.student_entry, wanted_student, at)
+            teacher = self._run(self.teacher, self.teacher_entry, wanted_teacher, at)
+            targets = teacher[node]
+            if skip is not None and teacher[skip].shape == targets.shape:
+                correction = teacher[skip] - student[skip]
+                targets = targets + _in_units_of(self.teacher, norm_name, correction)
+            yield Sample(inputs=student[source], targets=targets)
+
+    def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: int) -> Environment:
+        environment: Environment = {self.segment.entry: entry[at : at + BATCH]}
+        for node in self.network.graph.nodes:
+            if node.op == "placeholder" and node not in environment:
+                environment[node] = self.images[at : at + BATCH]
+                break
+        return run_nodes(root, needed_for(wanted, self.segment.nodes), environment)
+
+
+def _in_units_of(teacher: nn.Module, norm_name: str | None, correction: Tensor) -> Tensor:
+    """A correction of the normalised output, in the convolution's own units; none where the slope is near zero."""
+    if norm_name is None:
+        return correction
+    norm = teacher.get_submodule(norm_name)
+    if not isinstance(norm, nn.BatchNorm2d):
+        return correction
+    a = slope(norm).to(correction)
+    usable = a.abs() > 1e-3 * a.abs().max()
+    inverse = torch.where(usable, 1 / torch.where(usable, a, 1), 0)
+    return correction * inverse.view(1, -1, 1, 1)

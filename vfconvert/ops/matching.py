@@ -1,0 +1,181 @@
+"""Which output is cut from which primary, under which mask.
+
+With two outputs a primary (spatial 3x3, or two windows) the layer's best grouping is a minimum-weight perfect matching
+of the outputs, weighted by the exact pair costs of `vfconvert.ops.sharing`; a graph library finds it. With more, slots
+are filled by the Hungarian method against the members already placed, and re-filled in turn until nothing moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import rustworkx
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from vfconvert.ops.problem import Problem
+from vfconvert.ops.sharing import Sharing
+
+_NEAREST = 24  # partners considered per output where a layer is too large for the complete graph
+_COMPLETE = 160  # outputs up to which every pair is considered
+_UNIT = 10**9  # costs are scaled to integers of about this size: the matching is then exact and deterministic
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """For every output `(N,)` its `mask`, its `primary` and a first guess of its `scale`."""
+
+    mask: Tensor
+    primary: Tensor
+    scale: Tensor
+
+
+def assign(problem: Problem) -> Assignment:
+    """The grouping of the outputs of one group of one layer."""
+    slots = len(problem.slots)
+    if slots == 1:
+        at = torch.arange(problem.outputs)
+        mask, _ = _slot_loss(problem, 0)
+        return Assignment(mask=mask, primary=at, scale=problem.variance.new_ones(problem.outputs))
+    return _match_pairs(problem) if slots == 2 else _fill_slots(problem)
+
+
+def _slot_loss(problem: Problem, slot: int) -> tuple[Tensor, Tensor]:
+    """The best mask of every output in a slot when nothing is shared, and its loss, `(N,)` each."""
+    allowed = torch.tensor(problem.slots[slot])
+    loss, index = problem.unshared_loss[allowed].min(0)
+    return allowed[index], loss
+
+
+def _match_pairs(problem: Problem) -> Assignment:
+    count, sharing = problem.outputs, Sharing(problem)
+    best = torch.full((count, count), float("inf"), dtype=problem.cross.dtype)
+    ratios = torch.ones_like(best)
+    first, second = torch.zeros(count, count, dtype=torch.int64), torch.zeros(count, count, dtype=torch.int64)
+    for t in problem.slots[0]:
+        for u in problem.slots[1]:
+            shared, ratio = sharing.cost(t, u)
+            cost = shared + problem.unshared_loss[t][:, None] + problem.unshared_loss[u][None]
+            better = cost < best
+            best, ratios = torch.where(better, cost, best), torch.where(better, ratio, ratios)
+            first, second = first.masked_fill(better, t), second.masked_fill(better, u)
+    alone_mask, alone = _slot_loss(problem, 0)
+    mask, primary = alone_mask.clone(), torch.zeros(count, dtype=torch.int64)
+    scale = problem.variance.new_ones(count)
+    for index, (a, b) in enumerate(_perfect_matching(best.double().numpy(), alone.double().numpy())):
+        primary[a] = index
+        if b >= 0:
+            primary[b] = index
+            if best[b, a] < best[a, b]:
+                a, b = b, a
+            mask[a], mask[b], scale[b] = first[a, b], second[a, b], ratios[a, b]
+    return Assignment(mask=mask, primary=primary, scale=scale)
+
+
+def _perfect_matching(cost: np.ndarray, alone: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of outputs of least total cost; an odd one out is paired with -1 at the cost `alone`.
+
+    `cost[a, b]` is that of `a` in the first slot and `b` in the second; the better of both orders counts.
+    """
+    count = len(cost)
+    symmetric = np.minimum(cost, cost.T)
+    if count % 2:
+        symmetric = np.pad(symmetric, ((0, 1), (0, 1)))
+        symmetric[count, :count] = symmetric[:count, count] = alone
+    size = len(symmetric)
+    np.fill_diagonal(symmetric, np.inf)
+    edges = {(a, b) for a in range(size) for b in range(a + 1, size)}
+    if size > _COMPLETE:
+        near = np.argsort(symmetric, axis=1, kind="stable")[:, :_NEAREST]
+        edges = {(min(a, int(b)), max(a, int(b))) for a in range(size) for b in near[a]}
+        edges |= set(_hungarian_pairs(symmetric))  # a perfect matching exists among the edges
+    top = float(symmetric[np.isfinite(symmetric)].max())
+    graph: rustworkx.PyGraph[int, int] = rustworkx.PyGraph(multigraph=False)
+    graph.add_nodes_from(range(size))
+    graph.add_edges_from(
+        [(a, b, _UNIT - int(symmetric[a, b] / max(top, 1e-300) * (_UNIT // 2))) for a, b in sorted(edges)]
+    )
+    found = rustworkx.max_weight_matching(graph, max_cardinality=True, weight_fn=int)
+    pairs = sorted((min(pair), max(pair)) for pair in found)
+    return [(a, -1 if b == count else b) for a, b in pairs]
+
+
+def _hungarian_pairs(cost: np.ndarray) -> list[tuple[int, int]]:
+    """Some perfect matching of low cost: the better half of the outputs against the other, by the Hungarian method."""
+    size = len(cost)
+    order = np.argsort(np.min(cost, axis=1), kind="stable")
+    left, right = order[: size // 2], order[size // 2 :]
+    rows, columns = linear_sum_assignment(cost[np.ix_(left, right)])
+    return [
+        (min(int(left[r]), int(right[c])), max(int(left[r]), int(right[c]))) for r, c in zip(rows, columns, strict=True)
+    ]
+
+
+def _fill_slots(problem: Problem, sweeps: int = 3) -> Assignment:
+    count, slots, size = problem.outputs, len(problem.slots), problem.primaries
+    choices = [_slot_loss(problem, slot) for slot in range(slots)]
+    losses = torch.stack([loss for _, loss in choices], 1).repeat_interleave(size, 1)  # (N, slots * P)
+    slot = torch.from_numpy(linear_sum_assignment(losses.double().numpy())[1]) // size
+    mask = torch.stack([choice for choice, _ in choices])[slot, torch.arange(count)]
+    members = [(slot == s).nonzero().flatten() for s in range(slots)]
+    sharing, between = Sharing(problem), _PairTable(mask)
+    anchor = max(range(slots), key=lambda s: len(members[s]))
+    primary = torch.full((count,), -1)
+    primary[members[anchor]] = torch.arange(len(members[anchor]))
+    others = [s for s in range(slots) if s != anchor]
+    for _ in range(sweeps):
+        before = primary.clone()
+        for s in others:
+            primary[members[s]] = -1
+            cost = problem.cross.new_zeros(len(members[s]), size)
+            for placed in (primary >= 0).nonzero().flatten().split(count):
+                pair = between.cost(sharing, members[s], placed)  # (members, placed)
+                cost.index_add_(1, primary[placed], pair)
+            rows, columns = linear_sum_assignment(cost.double().numpy())
+            primary[members[s][torch.from_numpy(rows)]] = torch.from_numpy(columns)
+        if torch.equal(before, primary):
+            break
+    scale = problem.variance.new_ones(count)
+    leader = torch.full((size,), -1)
+    leader[primary[members[anchor]]] = members[anchor]
+    for s in others:
+        of = leader[primary[members[s]]]
+        known = of >= 0
+        scale[members[s][known]] = between.ratio(sharing, of[known], members[s][known])
+    return Assignment(mask=mask, primary=primary, scale=scale)
+
+
+class _PairTable:
+    """Looks pair costs up for outputs whose masks are settled."""
+
+    def __init__(self, mask: Tensor) -> None:
+        self._mask = mask
+        self._tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def _table(self, sharing: Sharing, t: int, u: int) -> tuple[Tensor, Tensor]:
+        if (t, u) not in self._tables:
+            if (u, t) in self._tables:
+                cost, ratio = self._tables[u, t]
+                self._tables[t, u] = cost.T, 1 / ratio.T
+            else:
+                self._tables[t, u] = sharing.cost(t, u)
+        return self._tables[t, u]
+
+    def _gather(self, sharing: Sharing, rows: Tensor, columns: Tensor, which: int) -> Tensor:
+        out = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+        for t in self._mask[rows].unique().tolist():
+            for u in self._mask[columns].unique().tolist():
+                at, to = (self._mask[rows] == t).nonzero(), (self._mask[columns] == u).nonzero().flatten()
+                table = self._table(sharing, t, u)[which]
+                out[at, to] = table[rows[at], columns[to]].double()
+        return out
+
+    def cost(self, sharing: Sharing, rows: Tensor, columns: Tensor) -> Tensor:
+        """Pair costs `(rows, columns)`."""
+        return self._gather(sharing, rows, columns, 0)
+
+    def ratio(self, sharing: Sharing, first: Tensor, second: Tensor) -> Tensor:
+        """`alpha_second / alpha_first` of every pair, `(n,)`."""
+        return self._gather(sharing, first, second, 1).diagonal()

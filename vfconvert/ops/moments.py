@@ -1,0 +1,93 @@
+"""First and second moments of a layer's unfolded inputs and its targets, streamed over batches.
+
+For a convolution `y = W x` with `x` the unfolded patch, `(D,)`, `D = C kh kw`, a least-squares fit needs no more than
+`H = cov(x)`, `X = cov(x, t)`, `var(t)` and the means. Products of a block are taken in float32 and summed in float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vfconvert.specs import ConvGeometry
+
+_BLOCK = 8192  # rows multiplied in float32 before they are added up in float64
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Moments of one group: inputs `(D,)`, targets `(N,)`, all float64.
+
+    `covariance` `(D, D)`, `cross` `(D, N)`, `input_mean` `(D,)`, `target_mean` `(N,)`, `target_variance` `(N,)`, taken
+    over `count` samples.
+    """
+
+    covariance: Tensor
+    cross: Tensor
+    input_mean: Tensor
+    target_mean: Tensor
+    target_variance: Tensor
+    count: int
+
+
+class MomentSum:
+    """Accumulates raw sums; `result()` gives the centred moments."""
+
+    def __init__(self, inputs: int, targets: int) -> None:
+        zeros = {"dtype": torch.float64}
+        self._square = torch.zeros(inputs, inputs, **zeros)  # type: ignore[arg-type]
+        self._cross = torch.zeros(inputs, targets, **zeros)  # type: ignore[arg-type]
+        self._inputs = torch.zeros(inputs, **zeros)  # type: ignore[arg-type]
+        self._targets = torch.zeros(targets, **zeros)  # type: ignore[arg-type]
+        self._target_square = torch.zeros(targets, **zeros)  # type: ignore[arg-type]
+        self._shift: tuple[Tensor, Tensor] | None = None
+        self._count = 0
+
+    def add(self, inputs: Tensor, targets: Tensor) -> None:
+        """Add samples: `inputs` `(S, D)`, `targets` `(S, N)`."""
+        inputs, targets = inputs.float(), targets.float()
+        if self._shift is None:  # subtract a first guess of the means, so that float32 products do not cancel
+            self._shift = inputs.mean(0), targets.mean(0)
+        inputs, targets = inputs - self._shift[0], targets - self._shift[1]
+        for x, t in zip(inputs.split(_BLOCK), targets.split(_BLOCK), strict=True):
+            self._square += (x.T @ x).to(self._square)
+            self._cross += (x.T @ t).to(self._square)
+            self._inputs += x.sum(0).to(self._square)
+            self._targets += t.sum(0).to(self._square)
+            self._target_square += t.square().sum(0).to(self._square)
+            self._count += len(x)
+
+    def result(self) -> Moments:
+        """The moments of all that was added (at least one sample)."""
+        if self._shift is None:
+            raise ValueError("moments of no samples: add() was never called")
+        n = self._count
+        x_mean, t_mean = self._inputs / n, self._targets / n
+        return Moments(
+            covariance=self._square.div_(n).sub_(torch.outer(x_mean, x_mean)),
+            cross=self._cross / n - torch.outer(x_mean, t_mean),
+            input_mean=x_mean + self._shift[0].to(x_mean),
+            target_mean=t_mean + self._shift[1].to(t_mean),
+            target_variance=(self._target_square / n - t_mean.square()).clamp_min(0),
+            count=n,
+        )
+
+
+def pad_input(x: Tensor, geometry: ConvGeometry) -> Tensor:
+    """The input with the convolution's own padding written out, `(B, C, H + …, W + …)`."""
+    mode = "constant" if geometry.padding_mode == "zeros" else geometry.padding_mode
+    return F.pad(x, geometry.padding_before, mode=mode)
+
+
+def patches(x: Tensor, geometry: ConvGeometry, rows: Tensor, columns: Tensor) -> Tensor:
+    """Unfolded inputs at some output positions: `(B, C, H, W) -> (B, n, C, kh, kw)`.
+
+    `rows` and `columns`, `(n,)` integers, are the positions in the output map; only these are copied.
+    """
+    (kh, kw), (dh, dw), (sh, sw) = geometry.kernel_size, geometry.dilation, geometry.stride
+    padded = pad_input(x, geometry)
+    views = padded.unfold(2, dh * (kh - 1) + 1, sh).unfold(3, dw * (kw - 1) + 1, sw)[..., ::dh, ::dw]
+    return views[:, :, rows, columns].permute(0, 2, 1, 3, 4)

@@ -1,0 +1,103 @@
+"""The least-squares problem of one group of one layer, and the best filters when nothing is shared.
+
+For output `o` with weight `w_o` (importance), covariance `H`, cross moments `X` and target variance `v`:
+
+    loss_o(f) = w_o (v_o - 2 <f, X_o> + <f, H f>)
+
+`W*_{o,t} = (M_t H M_t)^-1 M_t X_o` is the best filter of output `o` under mask `t`; whatever shares a primary can only
+do worse, by `w_o |f - W*|^2` in the metric `M_t H M_t`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from vfconvert.ops.moments import Moments
+from vfconvert.specs import ConvGeometry, VersatileSpec
+
+RIDGE = 1e-4  # of the mean diagonal of H
+_LARGE = 1500  # unfolded inputs from which float32 does: the moments are no more exact than that
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Moments of one group with what the spec allows.
+
+    `covariance` `(D, D)` has its ridge; `cross` `(D, N)`, `variance` `(N,)`, `weights` `(N,)`; `masks` `(T, D)` bool,
+    mask `t = crop * windows + window`; `slots`: for each of the `s n` outputs of a primary the masks it may have.
+    """
+
+    covariance: Tensor
+    cross: Tensor
+    variance: Tensor
+    weights: Tensor
+    masks: Tensor
+    slots: tuple[tuple[int, ...], ...]
+    primaries: int
+
+    @classmethod
+    def of(cls, moments: Moments, geometry: ConvGeometry, spec: VersatileSpec, importance: Tensor) -> Problem:
+        """Build the problem; `importance` `(N,)` counts the squared error of every output."""
+        size = moments.covariance.shape[0]
+        dtype = torch.float64 if size < _LARGE else torch.float32
+        ridge = RIDGE * moments.covariance.diagonal().mean().clamp_min(1e-12)
+        covariance = moments.covariance.clone()
+        covariance.diagonal().add_(ridge)
+        variance = moments.target_variance
+        # A constant or dead output still needs some weight, or its primary would be undetermined.
+        energy = importance.to(variance) * variance
+        floor = 1e-6 * energy.mean().clamp_min(1e-12)
+        weights = energy.clamp_min(float(floor)) / variance.clamp_min(1e-12 + 1e-9 * float(variance.mean()))
+        return cls(
+            covariance=covariance.to(dtype),
+            cross=moments.cross.to(dtype),
+            variance=variance.to(dtype),
+            weights=(weights / weights.mean()).to(dtype),
+            masks=masks(geometry, spec),
+            slots=tuple(
+                tuple(crop * spec.windows + window for crop in level)
+                for level in spec.levels
+                for window in range(spec.windows)
+            ),
+            primaries=spec.primaries_per_group(geometry),
+        )
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the group."""
+        return len(self.variance)
+
+    def support(self, mask: int) -> Tensor:
+        """Indices `(d,)` of the inputs that a mask keeps."""
+        return self.masks[mask].nonzero().flatten()
+
+    @cached_property
+    def unshared(self) -> tuple[Tensor, ...]:
+        """`W*` under every mask: a tensor `(d_t, N)` each, on the mask's support."""
+        found = []
+        for mask in range(len(self.masks)):
+            at = self.support(mask)
+            factor = torch.linalg.cholesky(self.covariance[at][:, at])
+            found.append(torch.cholesky_solve(self.cross[at], factor))
+        return tuple(found)
+
+    @cached_property
+    def unshared_loss(self) -> Tensor:
+        """`(T, N)`: the weighted loss of every output under every mask, alone."""
+        explained = torch.stack(
+            [(best * self.cross[self.support(mask)]).sum(0) for mask, best in enumerate(self.unshared)]
+        )
+        return self.weights * (self.variance - explained).clamp_min(0)
+
+
+def masks(geometry: ConvGeometry, spec: VersatileSpec) -> Tensor:
+    """`(T, C kh kw)` bool, in the order of rows: crops outside, windows inside."""
+    kept = torch.zeros(len(spec.crops), spec.windows, geometry.group_inputs, *geometry.kernel_size, dtype=torch.bool)
+    for i, crop in enumerate(spec.crops):
+        for j, window in enumerate(spec.channel_windows(geometry.group_inputs)):
+            kept[i, j, window.start : window.stop, crop.top : crop.bottom, crop.left : crop.right] = True
+    return kept.flatten(2).flatten(0, 1)

@@ -1,0 +1,45 @@
+"""What a user asks of one conversion: plain, frozen, checked where each value is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversionOptions:
+    """Every option of the command line has its field here, of the same name.
+
+    `channel_stride` is a count of channels (int) or a share of the layer's channels (float below 1).
+    `input_shape` is `(C, H, W)`; None: from the data, or 224x224 with the first convolution's channels.
+    """
+
+    model: Path
+    spatial: bool = False
+    channel: bool = False
+    windows: int = 2
+    channel_stride: int | float = 0.25
+    crops: str = "squares"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    include_first: bool = False  # convert the first convolution too
+    data: Path | None = None
+    size: tuple[int, int] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    preset: str | None = None
+    input_shape: tuple[int, int, int] | None = None
+    calibration_images: int = 1024
+    reconstruct: bool = True
+    augment: bool = True
+    arch: str | None = None
+    arch_args: Mapping[str, object] = field(default_factory=dict)
+    trust_pickle: bool = False
+    output: Path | None = None  # None: the model's name with ".onnx" (".versatile.onnx" where that is taken)
+    report: Path | None = None
+    opset: int = 18
+    seed: int = 0
+    device: str = "cpu"
+    dry_run: bool = False
+    command: str = "vfconvert"  # the command line, for the report

@@ -1,0 +1,121 @@
+"""The one value that every renderer reads: what a conversion decided, did, measured and wrote. Integers and SI units.
+
+MACs are multiply-adds of one image's forward pass; FLOPs = 2 x MACs. *Method* MACs count every secondary filter by the
+area of its crop and the width of its window (Wang et al. 2018); *executed* MACs are those the written file computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LayerRow:
+    """One Conv2d. `decision` is "convert" or "keep"; a kept one has `code` and `reason`, a converted one `spec`.
+
+    `unexplained` is the share of the layer's output variance (weighted by importance) that the closed-form fit leaves.
+    """
+
+    name: str
+    decision: str
+    shape: str  # "64->128 3x3 /2", groups where not 1
+    spec: str | None = None
+    group_convolution: bool = False  # windows that share nothing: said where it is chosen
+    code: str | None = None
+    reason: str | None = None
+    weights_before: int = 0
+    weights_after: int = 0
+    macs_before: int = 0
+    macs_after: int = 0  # method
+    unexplained: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """One network: `parameters` (numbers), `weight_bytes`, MACs by both counts, and `file_bytes` on disk if any.
+
+    `uncounted` operators ran whose products are unknown: MACs are then lower bounds.
+    """
+
+    parameters: int
+    weight_bytes: int
+    macs_method: int
+    macs_executed: int
+    file_bytes: int | None = None
+    uncounted: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgreementReport:
+    """Is it still my network? Measured on images that no stage before has seen.
+
+    `measure` is "top-1 agreement" (a share) or "PSNR" (dB, relative to the original's output); `relative_error` is
+    ||difference|| / ||original output||. Accuracies (shares) where the images are labelled.
+    `held_out` is False where the images were synthetic or there was none to hold out.
+    """
+
+    measure: str
+    value: float
+    relative_error: float
+    images: int
+    held_out: bool
+    accuracy_before: float | None = None
+    accuracy_after: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParityReport:
+    """The written file against the converted network: `max|d|`, `max|d|/max|y|`, its tolerance, batches compared."""
+
+    maximum_error: float
+    relative_error: float
+    tolerance: float
+    batch_sizes: tuple[int, ...]
+    runtime: str
+    dynamic_batch: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileReport:
+    """A file read or written."""
+
+    path: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImagesReport:
+    """Where the calibration images came from: a folder, or "synthetic" by some `method`; how many; how prepared."""
+
+    source: str
+    method: str
+    calibration: int
+    held_out: int
+    preprocessing: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConversionReport:
+    """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run."""
+
+    command: str
+    versions: Mapping[str, str]
+    seed: int
+    device: str
+    input: FileReport
+    input_shape: tuple[int, ...]
+    layers: tuple[LayerRow, ...]
+    before: Size
+    after: Size
+    images: ImagesReport | None = None
+    agreement: AgreementReport | None = None
+    parity: ParityReport | None = None
+    output: FileReport | None = None
+    seconds: Mapping[str, float] | None = None
+    warnings: tuple[str, ...] = ()
+    trusted_pickle: bool = False
+    schema_version: int = SCHEMA_VERSION

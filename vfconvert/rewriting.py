@@ -1,0 +1,34 @@
+"""Put new layers in the place of old ones."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from vfconvert.nn import VersatileConv2d
+from vfconvert.planning import Plan
+
+
+def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
+    """Make `module` the submodule of this dotted name; the root is changed in place."""
+    parent, _, leaf = name.rpartition(".")
+    owner = root.get_submodule(parent)
+    owner._modules[leaf] = module
+
+
+def rewrite(model: nn.Module, plan: Plan) -> nn.Module:
+    """A copy of the model with the plan's layers replaced by randomly initialised versatile convolutions.
+
+    The original is not touched.
+    """
+    student = copy.deepcopy(model)
+    for decision in plan.converted:
+        old = model.get_submodule(decision.layer)
+        like = next(old.parameters())
+        layer = VersatileConv2d(
+            decision.new_geometry, decision.spec, scale=decision.norm is None, device=like.device, dtype=like.dtype
+        )
+        layer.train(old.training)
+        replace_module(student, decision.layer, layer)
+    return student
