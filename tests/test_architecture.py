@@ -12,11 +12,11 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "version", "specs", "files"),
+    *("errors", "version", "progress", "specs", "options", "files"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("analysis", "planning", "rewriting", "fitting"),
-    *("exporting", "verification", "reporting", "pipeline", "cli", "__main__"),
+    *("analysis", "eligibility", "planning", "rewriting", "fitting"),
+    *("exporting", "verification", "reporting", "inputs", "pipeline", "cli", "__main__"),
 )
 MOST_LINES = 300
 HEAVY = ("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn")

@@ -6,9 +6,8 @@ converted network with the original on real images, and only tells.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
+from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.outputs import main_output, named_outputs
 
 FLOAT32_TOLERANCE = 1e-4
@@ -88,28 +89,30 @@ def verify_onnx(
     """Run the file in ONNX Runtime on the CPU, with torch's thread count, against `model` in eval mode.
 
     `inputs` `(N, C, H, W)` are real images; every batch takes the first of them, starting over where there are too
-    few. A file of fixed batch size is compared at that size alone. The model and its mode are left as they were.
+    few. A file of fixed batch size is compared at that size alone. The model and its modes are left as they were.
 
     Raises `ParityError` where the file does not open or run, where outputs differ in number, name or shape, hold
     numbers that are not finite, or differ by more than `tolerance` times the reference's largest magnitude.
     """
     import onnxruntime
 
+    if not len(inputs) or not batch_sizes:
+        raise ParityError(f"parity: got {len(inputs)} images and {len(batch_sizes)} batch sizes, expected one or more")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # what goes wrong is raised
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise ParityError(f"{path}: ONNX Runtime cannot open it: {_first_line(error)}; do not use the file") from error
+        raise ParityError(f"ONNX Runtime cannot open the file: {cause_line(error)}; do not use it") from error
     fixed = session.get_inputs()[0].shape[0]
     sizes = (fixed,) if isinstance(fixed, int) else tuple(batch_sizes)
     comparisons = []
     for size in sizes:
         images = inputs[torch.arange(size) % len(inputs)]
-        with evaluating(model), torch.no_grad():
+        with evaluating(model):
             reference = named_outputs(model(images.to(_device(model))))
-        comparisons += _compare(reference, _run(session, path, images), size, tolerance)
+        comparisons += _compare(reference, _run(session, images), size, tolerance)
     return Parity(
         comparisons=tuple(comparisons),
         tolerance=tolerance,
@@ -118,14 +121,14 @@ def verify_onnx(
     )
 
 
-def _run(session: Any, path: Path, images: Tensor) -> dict[str, Tensor]:
+def _run(session: Any, images: Tensor) -> dict[str, Tensor]:
     name = session.get_inputs()[0].name
     names = [output.name for output in session.get_outputs()]
     try:
         arrays = session.run(names, {name: images.detach().cpu().numpy()})
     except Exception as error:
         raise ParityError(
-            f"{path}: ONNX Runtime cannot run it at batch {len(images)}: {_first_line(error)}; do not use the file"
+            f"ONNX Runtime cannot run the file at batch {len(images)}: {cause_line(error)}; do not use the file"
         ) from error
     return dict(zip(names, map(torch.from_numpy, arrays), strict=True))
 
@@ -199,20 +202,8 @@ def predict(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     model's device batch by batch; the model's train or eval modes are restored.
     """
     device = _device(model)
-    with evaluating(model), torch.no_grad():
+    with evaluating(model):
         return torch.cat([main_output(model(batch.to(device))).cpu() for batch in torch.split(images, batch_size)])
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode within the block; afterwards every module is back in the mode it had, mixed ones too."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -227,7 +218,3 @@ def _ratio(part: float, whole: float) -> float:
     if whole == 0:
         return 0.0 if part == 0 else math.inf
     return part / whole
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

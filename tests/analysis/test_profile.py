@@ -109,7 +109,7 @@ def test_the_network_is_left_as_found(look, fails):
     model.train()
     model.conv.eval()
     heard = []
-    model.conv.register_forward_hook(lambda *_: heard.append(torch.is_grad_enabled()))
+    model.conv.register_forward_hook(lambda *_: heard.append((model.training, torch.is_grad_enabled())))
     modes = [module.training for module in model.modules()]
     hooks = [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     state, buffers = copy.deepcopy(model.state_dict()), dict(model.named_buffers())
@@ -119,7 +119,7 @@ def test_the_network_is_left_as_found(look, fails):
             look(model, torch.randn(1, 3, 6, 6, generator=torch.Generator()))
     else:
         look(model, torch.randn(1, 3, 6, 6, generator=torch.Generator()))
-        assert heard == [False]
+        assert heard == [(False, False)]
     assert [module.training for module in model.modules()] == modes
     assert [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()] == hooks
     assert torch.equal(torch.get_rng_state(), random)

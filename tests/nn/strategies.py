@@ -12,7 +12,7 @@ from tests.references import Secondary, paper_order
 from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.crops import crops_and_levels
 from vfconvert.ops.expand import row_of
-from vfconvert.specs import ConvGeometry, VersatileSpec
+from vfconvert.specs import ConvGeometry, Crop, Pair, VersatileSpec
 
 MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -53,13 +53,36 @@ def geometries(draw: st.DrawFn) -> ConvGeometry:
 
 @st.composite
 def specs(draw: st.DrawFn, geometry: ConvGeometry) -> VersatileSpec:
-    """Any legal spec: one full filter, squares or lines, 1 to 3 windows of any stride."""
-    crops, levels = crops_and_levels(geometry.kernel_size, draw(st.sampled_from(["squares", "lines"])))
-    if draw(st.sampled_from([False, False, True])):
+    """Any legal spec: one full filter, squares, lines or any rectangles, 1 to 3 windows of any stride."""
+    family = draw(st.sampled_from(["squares", "lines", "any", "full"]))
+    if family == "any":
+        crops, levels = draw(_rectangles(geometry.kernel_size))
+    else:
+        crops, levels = crops_and_levels(geometry.kernel_size, "squares" if family == "full" else family)
+    if family == "full":
         crops, levels = crops[:1], ((0,),)
     windows = draw(st.integers(1, min(3, geometry.group_inputs)))
     stride = draw(st.integers(1, geometry.group_inputs // windows)) if windows > 1 else 0
     return VersatileSpec(crops=crops, levels=levels, windows=windows, channel_stride=stride)
+
+
+@st.composite
+def _rectangles(draw: st.DrawFn, kernel: Pair) -> tuple[tuple[Crop, ...], tuple[tuple[int, ...], ...]]:
+    """1 to 4 rectangles anywhere in the kernel, and 1 to 3 levels that each offer some of them."""
+
+    def ends(size: int) -> st.SearchStrategy[list[int]]:
+        return st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True).map(sorted)
+
+    crops = draw(
+        st.lists(
+            st.builds(lambda rows, columns: Crop(*rows, *columns), ends(kernel[0]), ends(kernel[1])),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    level = st.lists(st.sampled_from(range(len(crops))), min_size=1, max_size=3, unique=True)
+    levels = draw(st.lists(level, min_size=1, max_size=3))
+    return tuple(crops), tuple(map(tuple, levels))
 
 
 @st.composite

@@ -51,10 +51,6 @@ class Network:
     following_norm: dict[str, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
 
-    def node_of(self, name: str) -> fx.Node:
-        """The (first) call of the module of this name."""
-        return next(n for n in self.graph.nodes if n.op == "call_module" and n.target == name)
-
     def residual_partner(self, node: fx.Node, root: nn.Module) -> tuple[fx.Node, fx.Node] | None:
         """Where the value of `node` ends in an addition: (its last node before the sum, the other summand)."""
         while True:
@@ -71,18 +67,23 @@ class Network:
 
 
 def trace(model: nn.Module, example: Tensor) -> Network | None:
-    """Trace a network that takes one tensor `(B, C, H, W)`; None where its control flow cannot be traced."""
+    """Trace a network (in eval mode) that takes one tensor `(B, C, H, W)`; None where its control flow forbids it.
+
+    The trace is believed only if it computes the same output for the example.
+    """
     tracer = _Tracer()
     try:
         graph = tracer.trace(model)
-        sizes = _run_for_shapes(model, graph, example)
+        shapes, output = _run(model, graph, example)
+        with torch.no_grad():
+            wanted = model(example)
     except Exception:  # whatever forward does with a proxy: such a network is fitted without its graph
         return None
-    if sizes is None:
+    if not _equal(output, wanted):
         return None
     return Network(
         graph=graph,
-        segments=tuple(_segments(model, graph, sizes, example.shape[0])),
+        segments=tuple(_segments(model, graph, shapes, example.shape[0])),
         following_norm=_following_norms(model, graph),
         calls=_calls(graph),
     )
@@ -137,18 +138,33 @@ def _submodule(root: nn.Module, node: fx.Node) -> nn.Module:
     return root.get_submodule(str(node.target))
 
 
-def _run_for_shapes(model: nn.Module, graph: fx.Graph, example: Tensor) -> dict[fx.Node, torch.Size] | None:
-    """The shape of every tensor in the graph; None where the graph does not compute what the model does."""
+def _run(model: nn.Module, graph: fx.Graph, example: Tensor) -> tuple[dict[fx.Node, torch.Size], Any]:
+    """The shape of every tensor in the graph, and what the graph puts out."""
     shapes: dict[fx.Node, torch.Size] = {}
+    output: Any = None
 
     def note(node: fx.Node, value: Any) -> None:
+        nonlocal output
         if isinstance(value, Tensor):
             shapes[node] = value.shape
+        if node.op == "output":
+            output = value
 
     start = next(node for node in graph.nodes if node.op == "placeholder")
     with torch.no_grad():
         run_nodes(model, graph.nodes, {start: example}, after=note)
-    return shapes
+    return shapes, output
+
+
+def _equal(got: Any, wanted: Any) -> bool:
+    """Whether the graph computes what the model does: a trace may have frozen a decision that the model takes anew."""
+    if isinstance(wanted, Tensor):
+        return isinstance(got, Tensor) and got.shape == wanted.shape and torch.allclose(got, wanted, equal_nan=True)
+    if isinstance(wanted, dict):
+        return isinstance(got, dict) and got.keys() == wanted.keys() and all(_equal(got[k], wanted[k]) for k in wanted)
+    if isinstance(wanted, (list, tuple)):
+        return len(got) == len(wanted) and all(_equal(a, b) for a, b in zip(got, wanted, strict=True))
+    return bool(got == wanted)
 
 
 def _following_norms(model: nn.Module, graph: fx.Graph) -> dict[str, str]:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.errors import ExportError, VfconvertError
-from vfconvert.exporting.onnx_compact import name_batch_, names_read, names_written, shorten_names_, strip_
+from vfconvert.exporting.cause import cause_line
+from vfconvert.exporting.onnx_compact import fresh_names, name_batch_, names_read, names_written, rename_, strip_
 from vfconvert.exporting.onnx_weights import WeightGraph
 from vfconvert.exporting.silence import silenced
 from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 18  # Pad takes `axes` from here on
 LARGEST_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; some room for the graph
+_LARGEST_FOLDED = 256  # elements of a constant that may be stored in place of the nodes that compute it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,26 +97,30 @@ def _exported(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
     except VfconvertError:
         raise
     except Exception as error:
-        raise ExportError(f"ONNX export failed: {_first_line(error)}; the network has to be rewritten there") from error
+        raise ExportError(f"ONNX export failed: {cause_line(error)}; the network has to be rewritten there") from error
 
 
 def _translated(model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool) -> onnx.ModelProto:
+    from onnxscript import optimizer
+
     traced = trace(model, example, dynamic_batch=dynamic_batch)
-    weight_names = [f"w{index}" for index in range(len(traced.layers))]
+    weight_names = fresh_names("w", len(traced.layers), traced.output_names)
     program = torch.onnx.export(
         traced.program,
         opset_version=opset,
         dynamo=True,
         verbose=False,
+        optimize=False,  # its limit on what is folded is a megabyte
         input_names=["input", *weight_names],
         output_names=list(traced.output_names),
     )
     if program is None:
         raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
+    optimizer.optimize(program.model, output_size_limit=_LARGEST_FOLDED)
     proto = program.model_proto
     del proto.graph.input[1:]
     strip_(proto)
-    shorten_names_(proto.graph, NETWORK_PREFIX)
+    rename_(proto.graph, traced.output_names, NETWORK_PREFIX)
     name_batch_(proto.graph)
     _insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
     proto.producer_name, proto.producer_version = "vfconvert", __version__
@@ -140,12 +146,4 @@ def _check_file(path: Path) -> None:
     try:
         checker.check_model(str(path), full_check=True)
     except Exception as error:
-        raise ExportError(f"the ONNX file is not valid: {_first_line(error)}; choose another opset") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of the root cause: exporters wrap it in pages of advice."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        raise ExportError(f"the ONNX file is not valid: {cause_line(error)}; choose another opset") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,20 +50,30 @@ def names_written(graph: onnx.GraphProto) -> set[str]:
     return written
 
 
-def shorten_names_(graph: onnx.GraphProto, prefix: str) -> None:
-    """Number the values between nodes, and take `prefix` off the initializers; inputs and outputs keep their names."""
-    fixed = {value.name for value in (*graph.input, *graph.output)}
-    taken = names_written(graph) | fixed
-    names = {}
-    for name in [tensor.name for tensor in graph.initializer if tensor.name.startswith(prefix)]:
+def rename_(graph: onnx.GraphProto, output_names: Sequence[str], prefix: str) -> None:
+    """Name the outputs in order, take `prefix` off the parameters' names, and number all other values.
+
+    Inputs keep their names.
+    """
+    inputs = {value.name for value in graph.input}
+    old_outputs = [value.name for value in graph.output]
+    names = {old: new for old, new in zip(old_outputs, output_names, strict=True) if old not in inputs}
+    taken = inputs | set(output_names)
+    for name in (tensor.name for tensor in graph.initializer):
         short = name.removeprefix(prefix)
-        if name not in fixed and short not in taken:
+        if short != name and name not in names and short not in taken:
             names[name] = short
             taken.add(short)
-    numbered = (name for number in itertools.count() if (name := f"v{number}") not in taken)
-    for node in graph.node:
-        names.update((name, next(numbered)) for name in node.output if name and name not in fixed)
-    _rename_(graph, names)
+    values = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    rest = dict.fromkeys(name for name in values if name and name not in names)
+    names.update(zip(rest, fresh_names("v", len(rest), names_written(graph) | taken), strict=True))
+    _rename_values_(graph, names)
+
+
+def fresh_names(prefix: str, count: int, taken: Collection[str]) -> list[str]:
+    """`count` numbered names, none of them in `taken`."""
+    free = (name for number in itertools.count() if (name := f"{prefix}{number}") not in taken)
+    return list(itertools.islice(free, count))
 
 
 def name_batch_(graph: onnx.GraphProto) -> None:
@@ -76,7 +87,7 @@ def name_batch_(graph: onnx.GraphProto) -> None:
                 dimension.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dimension.dim_param)
 
 
-def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+def _rename_values_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for value in graph.output:
@@ -85,7 +96,7 @@ def _rename_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         for ends in (node.input, node.output):
             ends[:] = [names.get(name, name) for name in ends]
         for subgraph in _subgraphs(node):
-            _rename_(subgraph, names)
+            _rename_values_(subgraph, names)
 
 
 def _subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:

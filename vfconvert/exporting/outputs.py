@@ -50,8 +50,7 @@ def _walk(value: Any, name: str) -> list[tuple[str, Tensor]]:
     elif isinstance(value, (list, tuple)):
         parts = [(f"{name or 'output'}_{index}", part) for index, part in enumerate(value)]
     else:
-        where = name or "the output"
-        raise ExportError(
-            f"the network returns a {type(value).__name__} ({where}), expected tensors; wrap it so that it returns them"
-        )
+        got = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+        where = name or "output"
+        raise ExportError(f"{where} of the network: got {got}, expected tensors; wrap it so that it returns them")
     return [found for part_name, part in parts for found in _walk(part, part_name)]

@@ -26,15 +26,15 @@ def slope(norm: nn.BatchNorm2d) -> Tensor:
     variance, gamma = norm.running_var, norm.weight
     if variance is None:
         raise ValueError("slope of a BatchNorm that tracks no statistics")
-    return gamma.detach().double() / (variance.double() + norm.eps).sqrt()
+    return (gamma.detach().double() / (variance.double() + norm.eps).sqrt()).cpu()
 
 
 def fit_versatile(
     decision: Convert, moments: Sequence[Moments], importance: Tensor, like: nn.Conv2d
-) -> tuple[VersatileConv2d, Tensor, float]:
-    """Fit every group: the new layer, the scales `(N,)` its outputs still want, and the share left unexplained.
+) -> tuple[VersatileConv2d, float]:
+    """Fit every group: the new layer, and the share of its weighted output variance left unexplained.
 
-    Where the layer has scales of its own they are already in it.
+    Where a norm follows, the layer has no scales: `set_norm` finds them again.
     """
     geometry, spec = decision.new_geometry, decision.spec
     outputs = geometry.group_outputs
@@ -65,7 +65,7 @@ def fit_versatile(
         for group, (fit, found) in enumerate(zip(fits, moments, strict=True))
     )
     whole = sum(_energy(found, importance, group, outputs) for group, found in enumerate(moments))
-    return layer, scale, share / max(whole, 1e-30)
+    return layer, share / max(whole, 1e-30)
 
 
 def _energy(moments: Moments, importance: Tensor, group: int, outputs: int) -> float:
@@ -76,7 +76,7 @@ def set_bias(layer: VersatileConv2d, moments: Sequence[Moments]) -> None:
     """`E t - W E x`, where no norm follows."""
     if layer.bias is None:
         return
-    filters = layer.expanded_weight().detach().flatten(1).double().chunk(layer.geometry.groups)
+    filters = layer.expanded_weight().detach().cpu().flatten(1).double().chunk(layer.geometry.groups)
     means = [m.target_mean - w @ m.input_mean for w, m in zip(filters, moments, strict=True)]
     with torch.no_grad():
         layer.bias.copy_(torch.cat(means))
@@ -84,7 +84,7 @@ def set_bias(layer: VersatileConv2d, moments: Sequence[Moments]) -> None:
 
 def set_norm(norm: nn.BatchNorm2d, teacher: nn.BatchNorm2d, layer: VersatileConv2d, moments: Sequence[Moments]) -> None:
     """Make the student's norm regress the teacher's normalised output on the new layer's output."""
-    filters = layer.expanded_weight().detach().flatten(1).double().chunk(layer.geometry.groups)
+    filters = layer.expanded_weight().detach().cpu().flatten(1).double().chunk(layer.geometry.groups)
     mean = torch.cat([w @ m.input_mean for w, m in zip(filters, moments, strict=True)])
     variance = torch.cat([((w @ m.covariance) * w).sum(1) for w, m in zip(filters, moments, strict=True)])
     covariance = torch.cat([(w * m.cross.T).sum(1) for w, m in zip(filters, moments, strict=True)])
@@ -98,7 +98,7 @@ def set_norm(norm: nn.BatchNorm2d, teacher: nn.BatchNorm2d, layer: VersatileConv
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(variance)
         norm.weight.copy_(a * covariance / variance * (variance + norm.eps).sqrt())
-        norm.bias.copy_(teacher.bias.double() + a * (target_mean - running_mean.double()))
+        norm.bias.copy_(teacher.bias.cpu().double() + a * (target_mean - running_mean.cpu().double()))
 
 
 def refit_kept(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None, moments: Sequence[Moments]) -> None:
@@ -106,7 +106,7 @@ def refit_kept(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None, moment
 
     The layer is changed in place: it belongs to the student.
     """
-    old = layer.weight.detach().flatten(1).double().chunk(len(moments))
+    old = layer.weight.detach().cpu().flatten(1).double().chunk(len(moments))
     new = []
     for weight, m in zip(old, moments, strict=True):
         ridge = KEPT_RIDGE * m.covariance.diagonal().mean().clamp_min(1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,38 @@ from vfconvert.analysis.graph import Segment, run_nodes
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 
-Tick = Callable[[], None]
-_BATCH = 64
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Descent:
+    """Adam for `steps` of `batch` images at a rate that falls from `rate` to zero along a cosine."""
+
+    steps: int
+    rate: float
+    batch: int
+    generator: torch.Generator
+    tick: Callable[[], None]
+
+    def run(self, parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor], count: int) -> None:
+        """Lower `loss(indices)` of random ones of `count` images; gradients are asked for here, whatever the flags."""
+        wanted = [parameter.requires_grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(parameters, self.rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        try:
+            for _ in range(self.steps):
+                at = torch.randint(0, count, (min(self.batch, count),), generator=self.generator)
+                with torch.enable_grad():
+                    gradients = torch.autograd.grad(loss(at), parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
+                schedule.step()
+                self.tick()
+        finally:
+            for parameter, flag in zip(parameters, wanted, strict=True):
+                parameter.grad = None
+                parameter.requires_grad_(flag)
 
 
 def reconstruct_segment(
@@ -24,11 +55,7 @@ def reconstruct_segment(
     images: Tensor,
     entry: Boundary,
     target: Boundary,
-    *,
-    steps: int,
-    rate: float,
-    generator: torch.Generator,
-    tick: Tick,
+    descent: Descent,
 ) -> None:
     """Train the segment's weights so that it maps the student's `entry` to the teacher's `target`.
 
@@ -38,40 +65,39 @@ def reconstruct_segment(
     parameters = _parameters(student, segment)
     if not parameters:
         return
+    device = parameters[0].device
     spread = target[: min(len(target), 512)]
     axes = [axis for axis in range(spread.dim()) if axis != 1]
     variance = spread.var(axes, keepdim=True)
     weight = 1 / variance.clamp_min(1e-3 * float(variance.mean()) + 1e-12)
+    weight = weight.to(device)
 
     def loss(at: Tensor) -> Tensor:
-        environment = run_nodes(student, segment.nodes, {source: images[at], segment.entry: entry[at]})
-        value: Tensor = environment[segment.exit]
-        return ((value - target[at]).square() * weight).mean()
+        start = {source: images[at].to(device), segment.entry: entry[at].to(device)}
+        value: Tensor = run_nodes(student, segment.nodes, start)[segment.exit]
+        return ((value - target[at].to(device)).square() * weight).mean()
 
-    _descend(parameters, loss, len(target), steps, rate, generator, tick)
+    descent.run(parameters, loss, len(target))
 
 
 def output_pass(
     student: nn.Module,
     teacher: nn.Module,
     images: Tensor,
-    *,
-    steps: int,
-    rate: float,
     augmentation: Augmentation,
-    generator: torch.Generator,
-    tick: Tick,
+    descent: Descent,
 ) -> None:
     """Train the whole student on the teacher's output for the same images, moved about a little."""
     parameters = [p for p in student.parameters() if p.is_floating_point()]
+    device = parameters[0].device
 
     def loss(at: Tensor) -> Tensor:
-        batch = augmentation(images[at], generator)
+        moved = augmentation(images[at], descent.generator).to(device)
         with torch.no_grad():
-            wanted = teacher(batch)
-        return output_loss(student(batch), wanted)
+            wanted = teacher(moved)
+        return output_loss(student(moved), wanted)
 
-    _descend(parameters, loss, len(images), steps, rate, generator, tick)
+    descent.run(parameters, loss, len(images))
 
 
 def output_loss(got: Any, wanted: Any) -> Tensor:
@@ -79,14 +105,17 @@ def output_loss(got: Any, wanted: Any) -> Tensor:
     if isinstance(wanted, Tensor):
         if wanted.dim() == 2 and wanted.shape[1] > 1:
             temperature = 2.0
-            divergence = F.kl_div(
+            divergence: Tensor = F.kl_div(
                 F.log_softmax(got / temperature, 1), F.softmax(wanted / temperature, 1), reduction="batchmean"
             )
-            return divergence * temperature**2
-        return (got - wanted).square().mean() / wanted.var().clamp_min(1e-12)
+            scaled: Tensor = divergence * temperature**2
+            return scaled
+        error: Tensor = (got - wanted).square().mean() / wanted.var().clamp_min(1e-12)
+        return error
     keys: Sequence[Any] = list(wanted) if isinstance(wanted, dict) else range(len(wanted))
     losses = [output_loss(got[key], wanted[key]) for key in keys if wanted[key] is not None]
-    return torch.stack(losses).sum()
+    total: Tensor = torch.stack(losses).sum()
+    return total
 
 
 def _parameters(student: nn.Module, segment: Segment) -> list[nn.Parameter]:
@@ -95,35 +124,3 @@ def _parameters(student: nn.Module, segment: Segment) -> list[nn.Parameter]:
         if node.op == "call_module":
             found.update(dict.fromkeys(student.get_submodule(str(node.target)).parameters()))
     return list(found)
-
-
-def _descend(
-    parameters: list[nn.Parameter],
-    loss: Callable[[Tensor], Tensor],
-    count: int,
-    steps: int,
-    rate: float,
-    generator: torch.Generator,
-    tick: Tick,
-) -> None:
-    """Adam with a cosine to zero; gradients are asked for here, whatever the parameters say."""
-    wanted = [p.requires_grad for p in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    try:
-        for _ in range(steps):
-            at = torch.randint(0, count, (min(_BATCH, count),), generator=generator)
-            with torch.enable_grad():
-                value = loss(at)
-                gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-            schedule.step()
-            tick()
-    finally:
-        for parameter, flag in zip(parameters, wanted, strict=True):
-            parameter.grad = None
-            parameter.requires_grad_(flag)

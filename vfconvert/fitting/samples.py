@@ -32,14 +32,14 @@ def layer_moments(
 ) -> list[Moments]:
     """The moments of every group of the layer."""
     if isinstance(layer, nn.Linear):
-        total = MomentSum(layer.in_features, layer.out_features)
+        total = MomentSum(layer.in_features, layer.out_features, layer.weight.device)
         for sample in samples:
             total.add(sample.inputs.flatten(0, -2), sample.targets.flatten(0, -2))
         return [total.result()]
     geometry = ConvGeometry.of(layer)
     unfolded = geometry.group_inputs * geometry.kernel_size[0] * geometry.kernel_size[1]
     wanted = min(max(_FEWEST, _SAMPLES_PER_INPUT * unfolded), _MOST)
-    sums = [MomentSum(unfolded, geometry.group_outputs) for _ in range(geometry.groups)]
+    sums = [MomentSum(unfolded, geometry.group_outputs, layer.weight.device) for _ in range(geometry.groups)]
     for sample in samples:
         height, width = sample.targets.shape[2:]
         count = min(height * width, -(-wanted // images))
@@ -86,10 +86,11 @@ class SegmentSamples:
             yield Sample(inputs=student[source], targets=targets)
 
     def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: int) -> Environment:
-        environment: Environment = {self.segment.entry: entry[at : at + BATCH]}
+        device = next(root.parameters()).device
+        environment: Environment = {self.segment.entry: entry[at : at + BATCH].to(device)}
         for node in self.network.graph.nodes:
             if node.op == "placeholder" and node not in environment:
-                environment[node] = self.images[at : at + BATCH]
+                environment[node] = self.images[at : at + BATCH].to(device)
                 break
         return run_nodes(root, needed_for(wanted, self.segment.nodes), environment)
 
@@ -101,7 +102,7 @@ def _in_units_of(teacher: nn.Module, norm_name: str | None, correction: Tensor) 
     norm = teacher.get_submodule(norm_name)
     if not isinstance(norm, nn.BatchNorm2d):
         return correction
-    a = slope(norm).to(correction)
+    a = slope(norm).to(correction)  # (N,)
     usable = a.abs() > 1e-3 * a.abs().max()
     inverse = torch.where(usable, 1 / torch.where(usable, a, 1), 0)
     return correction * inverse.view(1, -1, 1, 1)

@@ -8,39 +8,25 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
 
 from vfconvert.analysis.graph import Network, Segment, run_nodes
-from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_norm, slope
-from vfconvert.fitting.reconstruct import output_pass, reconstruct_segment
-from vfconvert.fitting.samples import BATCH, SegmentSamples, layer_moments
-from vfconvert.planning import Convert, Plan
+from vfconvert.fitting.options import FitOptions
+from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
+from vfconvert.fitting.samples import BATCH, Sample, SegmentSamples, layer_moments
+from vfconvert.fitting.untraced import WholePassSamples
+from vfconvert.planning import Plan
+from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitOptions:
-    """What the sweep does besides the fit itself.
-
-    `block_steps` and `output_steps` are Adam steps per block and on the output (0: none); `rate` their first rates.
-    """
-
-    block_steps: int = 400
-    output_steps: int = 400
-    block_rate: float = 1e-3
-    output_rate: float = 5e-4
-    residual_targets: bool = True
-    refit_kept: bool = True
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,114 +38,114 @@ class Fitted:
     seconds: dict[str, float]
 
 
-def no_progress(stage: str, done: int, total: int) -> None:
-    """Report nothing."""
-
-
 def compress(
     teacher: nn.Module,
-    network: Network,
+    network: Network | None,
     plan: Plan,
     images: Tensor,
     options: FitOptions,
     progress: Progress = no_progress,
 ) -> Fitted:
-    """Fit and reconstruct. `images` `(N, C, H, W)` are unlabelled; the teacher (in eval mode) is not changed."""
+    """Fit and reconstruct. `images` `(N, C, H, W)` are unlabelled; the teacher (in eval mode) is not changed.
+
+    Without a traced network every layer is fitted by whole passes and only the output is trained on.
+    """
     sweep = _Sweep(teacher, network, plan, images, options, progress)
-    return sweep.run()
+    with sweep.timed("fit"), torch.random.fork_rng(devices=[]):  # new layers are initialised before they are fitted
+        if network is None:
+            sweep.fit_whole()
+        else:
+            sweep.fit_blocks(network)
+    if options.output_steps:
+        with sweep.timed("output pass"):
+            output_pass(
+                sweep.student,
+                teacher,
+                images,
+                options.augmentation,
+                sweep.descent("output pass", options.output_steps, options.output_rate, options.output_steps),
+            )
+    sweep.seconds["fit"] -= sweep.seconds.get("reconstruct", 0.0)
+    return Fitted(model=sweep.student, unexplained=sweep.unexplained, seconds=sweep.seconds)
 
 
 class _Sweep:
     def __init__(
         self,
         teacher: nn.Module,
-        network: Network,
+        network: Network | None,
         plan: Plan,
         images: Tensor,
         options: FitOptions,
         progress: Progress,
     ) -> None:
-        self._teacher, self._network, self._images = teacher, network, images
-        self._student = copy.deepcopy(teacher)
+        self.student = copy.deepcopy(teacher)
+        self.unexplained: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}
+        self._teacher, self._images, self._options, self._progress = teacher, images, options, progress
         self._converted = {decision.layer: decision for decision in plan.converted}
-        self._options, self._progress = options, progress
+        self._calls = network.calls if network is not None else {}
+        self._norms = network.following_norm if network is not None else {}
         self._generator = torch.Generator().manual_seed(options.seed)
-        self._source = next(node for node in network.graph.nodes if node.op == "placeholder")
-        self._unexplained: dict[str, float] = {}
-        self._seconds = {"fit": 0.0, "reconstruct": 0.0, "output": 0.0}
+        self._done: Counter[str] = Counter()
 
-    def run(self) -> Fitted:
-        steps, done = self._options.block_steps, 0
-        segments = self._network.segments
-        reconstructed = [s for s in segments if steps and self._converts(s) and s.exit.op != "output"]
-        started = {"fit": 0, "reconstruct": 0}
-        layers = sum(len(self._layers(segment)) for segment in segments)
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
-        def tick(stage: str, total: int) -> Callable[[], None]:
-            def one() -> None:
-                started[stage] += 1
-                self._progress(stage, started[stage], total)
+    def descent(self, stage: str, steps: int, rate: float, total: int) -> Descent:
+        return Descent(
+            steps=steps,
+            rate=rate,
+            batch=self._options.batch,
+            generator=self._generator,
+            tick=lambda: self._tick(stage, total),
+        )
 
-            return one
-
+    def fit_blocks(self, network: Network) -> None:
+        """Segment by segment: fit its layers, reconstruct it, move both networks' activations to its exit."""
+        steps = self._options.block_steps
+        layers = [self._layers(segment) for segment in network.segments]
+        trained = [bool(steps) and self._converts(s) and s.exit.op != "output" for s in network.segments]
+        source = next(node for node in network.graph.nodes if node.op == "placeholder")
         teacher_entry = student_entry = Boundary.of(self._images)
-        for segment in segments:
+        for segment, nodes, train in zip(network.segments, layers, trained, strict=True):
             samples = SegmentSamples(
-                self._network,
+                network,
                 segment,
                 self._teacher,
-                self._student,
+                self.student,
                 teacher_entry,
                 student_entry,
                 self._images,
                 self._options.residual_targets,
             )
-            begun = time.perf_counter()
-            for node in self._layers(segment):
-                self._layer(node, samples)
-                tick("fit", layers)()
-            self._seconds["fit"] += time.perf_counter() - begun
+            for node in nodes:
+                self._layer(str(node.target), partial(samples.of, node))
+                self._tick("fit", sum(map(len, layers)))
             if segment.exit.op == "output":
-                break
-            begun = time.perf_counter()
-            target = self._advance(self._teacher, segment, teacher_entry)
-            if segment in reconstructed:
-                reconstruct_segment(
-                    self._student,
-                    segment,
-                    self._source,
-                    self._images,
-                    student_entry,
-                    target,
-                    steps=steps,
-                    rate=self._options.block_rate,
-                    generator=self._generator,
-                    tick=tick("reconstruct", len(reconstructed) * steps),
-                )
-            student_entry = self._advance(self._student, segment, student_entry)
+                return
+            target = self._advance(self._teacher, segment, source, teacher_entry)
+            if train:
+                with self.timed("reconstruct"):
+                    descent = self.descent("reconstruct", steps, self._options.block_rate, sum(trained) * steps)
+                    reconstruct_segment(self.student, segment, source, self._images, student_entry, target, descent)
+            changed = bool(self.unexplained)
+            student_entry = self._advance(self.student, segment, source, student_entry) if changed else target
             teacher_entry = target
-            self._seconds["reconstruct"] += time.perf_counter() - begun
-        del teacher_entry, student_entry
-        if self._options.output_steps:
-            begun = time.perf_counter()
 
-            def count() -> None:
-                nonlocal done
-                done += 1
-                self._progress("output", done, self._options.output_steps)
+    def fit_whole(self) -> None:
+        """Layer by layer in the order of `named_modules`, by whole passes of both networks."""
+        samples = WholePassSamples(self._teacher, self.student, self._images)
+        for name in self._converted:
+            self._layer(name, partial(samples.of, name))
+            self._tick("fit", len(self._converted))
 
-            output_pass(
-                self._student,
-                self._teacher,
-                self._images,
-                steps=self._options.output_steps,
-                rate=self._options.output_rate,
-                augmentation=self._options.augmentation,
-                generator=self._generator,
-                tick=count,
-            )
-            self._seconds["output"] = time.perf_counter() - begun
-        return Fitted(model=self._student, unexplained=self._unexplained, seconds=self._seconds)
+    def _tick(self, stage: str, total: int) -> None:
+        self._done[stage] += 1
+        self._progress(stage, self._done[stage], total)
 
     def _converts(self, segment: Segment) -> bool:
         return any(str(node.target) in self._converted for node in segment.nodes)
@@ -169,7 +155,7 @@ class _Sweep:
         found = []
         for node in segment.nodes:
             name = str(node.target)
-            if node.op != "call_module" or self._network.calls[name] > 1:
+            if node.op != "call_module" or self._calls[name] > 1:
                 continue
             kind = type(self._teacher.get_submodule(name))
             if name in self._converted or (self._options.refit_kept and kind in (nn.Conv2d, nn.Linear)):
@@ -177,40 +163,39 @@ class _Sweep:
         return found
 
     @torch.no_grad()
-    def _layer(self, node: fx.Node, samples: SegmentSamples) -> None:
-        name = str(node.target)
-        layer = self._student.get_submodule(name)
-        if not isinstance(layer, (nn.Conv2d, nn.Linear)):
+    def _layer(self, name: str, samples: Callable[[], Iterator[Sample]]) -> None:
+        """Fit one layer, or re-fit it where it is kept and something before it has changed."""
+        layer, decision = self.student.get_submodule(name), self._converted.get(name)
+        if not isinstance(layer, (nn.Conv2d, nn.Linear)) or (decision is None and not self.unexplained):
             return
-        norm_name = self._network.following_norm.get(name)
-        norm = self._student.get_submodule(norm_name) if norm_name else None
-        old_norm = self._teacher.get_submodule(norm_name) if norm_name else None
-        decision = self._converted.get(name)
-        if decision is None and not self._unexplained:
-            return  # nothing before it has changed
-        moments = layer_moments(layer, samples.of(node), len(self._images), self._generator)
+        norm, old_norm = self._norm(self.student, name), self._norm(self._teacher, name)
+        moments = layer_moments(layer, samples(), len(self._images), self._generator)
         if decision is None or not isinstance(layer, nn.Conv2d):
-            refit_kept(layer, norm if isinstance(norm, nn.BatchNorm2d) else None, moments)
+            refit_kept(layer, norm, moments)
             return
-        outputs = layer.out_channels
-        importance = torch.ones(outputs, dtype=torch.float64)
-        if isinstance(old_norm, nn.BatchNorm2d):
+        importance = torch.ones(layer.out_channels, dtype=torch.float64)
+        if old_norm is not None:
             importance = slope(old_norm).square()
-        versatile, _, self._unexplained[name] = fit_versatile(decision, moments, importance, layer)
-        if isinstance(norm, nn.BatchNorm2d) and isinstance(old_norm, nn.BatchNorm2d):
+        versatile, self.unexplained[name] = fit_versatile(decision, moments, importance, layer)
+        if norm is not None and old_norm is not None:
             set_norm(norm, old_norm, versatile, moments)
         set_bias(versatile, moments)
-        replace_module(self._student, name, versatile)
+        replace_module(self.student, name, versatile)
+
+    def _norm(self, root: nn.Module, layer: str) -> nn.BatchNorm2d | None:
+        name = self._norms.get(layer)
+        norm = root.get_submodule(name) if name is not None else None
+        return norm if isinstance(norm, nn.BatchNorm2d) else None
 
     @torch.no_grad()
-    def _advance(self, root: nn.Module, segment: Segment, entry: Boundary) -> Boundary:
+    def _advance(self, root: nn.Module, segment: Segment, source: fx.Node, entry: Boundary) -> Boundary:
         """The activations at the segment's exit."""
+        device = next(root.parameters()).device
         out: Boundary | None = None
-        for at, batch in zip(range(0, len(entry), BATCH), entry.batches(BATCH), strict=True):
-            environment = run_nodes(
-                root, segment.nodes, {self._source: self._images[at : at + BATCH], segment.entry: batch}
-            )
-            value: Tensor = environment[segment.exit]
+        for at in range(0, len(entry), BATCH):
+            start = {source: self._images[at : at + BATCH].to(device)}
+            start[segment.entry] = entry[at : at + BATCH].to(device)
+            value: Tensor = run_nodes(root, segment.nodes, start)[segment.exit]
             if out is None:
                 out = Boundary(len(entry), value.shape[1:])
             out.append(value)

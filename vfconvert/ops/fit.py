@@ -1,8 +1,8 @@
 """The closed-form fit of one group of one layer: primaries, assignment and scales.
 
-Given the assignment, `F_p` solves `sum_o w_o alpha_o^2 (M_o H M_o) F = sum_o w_o alpha_o M_o X_o` over the outputs cut
-from it, and `alpha_o = <F_o, X_o> / <F_o, H F_o>`; the two are alternated. All primaries are solved at once by conjugate
-gradients, preconditioned by the layer's average matrix.
+Given the assignment, `F_p` solves `sum_o w_o alpha_o^2 (M_o H M_o) F = sum_o w_o alpha_o M_o X_o` over the outputs
+cut from it, and `alpha_o = <F_o, X_o> / <F_o, H F_o>`; the two are alternated. All primaries are solved at once by
+conjugate gradients, preconditioned by the layer's average matrix.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4) -> Gr
     """Fit one group. `rounds` re-assigns outputs by their residual, where primaries have more than two outputs."""
     if not bool(torch.isfinite(problem.covariance).all() and torch.isfinite(problem.cross).all()):
         raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
-    state, best = assign(problem), None
+    state = assign(problem)
     bank = problem.cross.new_zeros(problem.primaries, len(problem.covariance))
-    for last in (False,) * (rounds if len(problem.slots) > 2 else 0) + (True,):
+    found: list[tuple[float, Tensor, Assignment]] = []
+    reassignments = rounds if len(problem.slots) > 2 else 0
+    for turn in range(reassignments + 1):
         for _ in range(alternations):
             bank = _solve(problem, state, bank)
             filters, state = _rescale(problem, state, bank)
-        left = _loss(problem, filters)
-        if best is None or left < best[0]:
-            best = left, bank.clone(), state
-        if not last:
+        found.append((_loss(problem, filters), bank, state))
+        if turn < reassignments:
             state = _reassign(problem, bank)
             _, state = _rescale(problem, state, bank)
-    left, bank, state = best
+    left, bank, state = min(found, key=lambda candidate: candidate[0])
     total = float((problem.weights * problem.variance).sum())
     return GroupFit(
         bank=bank, mask=state.mask, primary=state.primary, scale=state.scale, unexplained=left / max(total, _TINY)
@@ -77,16 +77,17 @@ def _reassign(problem: Problem, bank: Tensor) -> Assignment:
     costs, choices = [], []
     for slot in problem.slots:
         losses = []
-        for mask in slot:
-            filters = bank * problem.masks[mask]  # (P, D)
+        for kind in slot:
+            filters = bank * problem.masks[kind]  # (P, D)
             energy = ((filters @ problem.covariance) * filters).sum(1).clamp_min(_TINY)
             explained = (problem.cross.T @ filters.T).square() / energy  # (N, P)
             losses.append(problem.weights[:, None] * (problem.variance[:, None] - explained))
         cost, choice = torch.stack(losses).min(0)
-        costs.append(cost), choices.append(torch.tensor(slot)[choice])
+        costs.append(cost)
+        choices.append(torch.tensor(slot)[choice])
     column = torch.from_numpy(linear_sum_assignment(torch.cat(costs, 1).double().numpy())[1])
-    mask = torch.cat(choices, 1)[torch.arange(problem.outputs), column]
-    return Assignment(mask=mask, primary=column % problem.primaries, scale=torch.ones_like(problem.variance))
+    masks = torch.cat(choices, 1)[torch.arange(problem.outputs), column]
+    return Assignment(mask=masks, primary=column % problem.primaries, scale=torch.ones_like(problem.variance))
 
 
 def _solve(problem: Problem, state: Assignment, start: Tensor, iterations: int = 60) -> Tensor:
@@ -95,7 +96,7 @@ def _solve(problem: Problem, state: Assignment, start: Tensor, iterations: int =
     curvature = curvature.clamp_min(1e-8 * float(curvature.mean()) + _TINY)
     masks = problem.masks[state.mask]
     groups = []  # outputs of one mask, its inputs, the covariance on them
-    for t in state.mask.unique().tolist():
+    for t in sorted(set(state.mask.tolist())):
         at = problem.support(t)
         groups.append(((state.mask == t).nonzero().flatten(), at, problem.covariance[at][:, at]))
     right = torch.zeros_like(start)

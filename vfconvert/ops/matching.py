@@ -130,9 +130,9 @@ def _fill_slots(problem: Problem, sweeps: int = 3) -> Assignment:
         for s in others:
             primary[members[s]] = -1
             cost = problem.cross.new_zeros(len(members[s]), size)
-            for placed in (primary >= 0).nonzero().flatten().split(count):
-                pair = between.cost(sharing, members[s], placed)  # (members, placed)
-                cost.index_add_(1, primary[placed], pair)
+            placed = (primary >= 0).nonzero().flatten()
+            pair = between.cost(sharing, members[s], placed)  # (members, placed)
+            cost.index_add_(1, primary[placed], pair.to(cost))
             rows, columns = linear_sum_assignment(cost.double().numpy())
             primary[members[s][torch.from_numpy(rows)]] = torch.from_numpy(columns)
         if torch.equal(before, primary):
@@ -165,8 +165,8 @@ class _PairTable:
 
     def _gather(self, sharing: Sharing, rows: Tensor, columns: Tensor, which: int) -> Tensor:
         out = torch.zeros(len(rows), len(columns), dtype=torch.float64)
-        for t in self._mask[rows].unique().tolist():
-            for u in self._mask[columns].unique().tolist():
+        for t in _distinct(self._mask[rows]):
+            for u in _distinct(self._mask[columns]):
                 at, to = (self._mask[rows] == t).nonzero(), (self._mask[columns] == u).nonzero().flatten()
                 table = self._table(sharing, t, u)[which]
                 out[at, to] = table[rows[at], columns[to]].double()
@@ -179,3 +179,7 @@ class _PairTable:
     def ratio(self, sharing: Sharing, first: Tensor, second: Tensor) -> Tensor:
         """`alpha_second / alpha_first` of every pair, `(n,)`."""
         return self._gather(sharing, first, second, 1).diagonal()
+
+
+def _distinct(values: Tensor) -> list[int]:
+    return sorted(set(values.tolist()))

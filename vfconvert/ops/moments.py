@@ -34,15 +34,14 @@ class Moments:
 
 
 class MomentSum:
-    """Accumulates raw sums; `result()` gives the centred moments."""
+    """Accumulates raw sums on a device; `result()` gives the centred moments, on the CPU, once."""
 
-    def __init__(self, inputs: int, targets: int) -> None:
-        zeros = {"dtype": torch.float64}
-        self._square = torch.zeros(inputs, inputs, **zeros)  # type: ignore[arg-type]
-        self._cross = torch.zeros(inputs, targets, **zeros)  # type: ignore[arg-type]
-        self._inputs = torch.zeros(inputs, **zeros)  # type: ignore[arg-type]
-        self._targets = torch.zeros(targets, **zeros)  # type: ignore[arg-type]
-        self._target_square = torch.zeros(targets, **zeros)  # type: ignore[arg-type]
+    def __init__(self, inputs: int, targets: int, device: torch.device | None = None) -> None:
+        self._square = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
+        self._cross = torch.zeros(inputs, targets, dtype=torch.float64, device=device)
+        self._inputs = torch.zeros(inputs, dtype=torch.float64, device=device)
+        self._targets = torch.zeros(targets, dtype=torch.float64, device=device)
+        self._target_square = torch.zeros(targets, dtype=torch.float64, device=device)
         self._shift: tuple[Tensor, Tensor] | None = None
         self._count = 0
 
@@ -52,7 +51,8 @@ class MomentSum:
         if self._shift is None:  # subtract a first guess of the means, so that float32 products do not cancel
             self._shift = inputs.mean(0), targets.mean(0)
         inputs, targets = inputs - self._shift[0], targets - self._shift[1]
-        for x, t in zip(inputs.split(_BLOCK), targets.split(_BLOCK), strict=True):
+        for start in range(0, len(inputs), _BLOCK):
+            x, t = inputs[start : start + _BLOCK], targets[start : start + _BLOCK]
             self._square += (x.T @ x).to(self._square)
             self._cross += (x.T @ t).to(self._square)
             self._inputs += x.sum(0).to(self._square)
@@ -67,11 +67,11 @@ class MomentSum:
         n = self._count
         x_mean, t_mean = self._inputs / n, self._targets / n
         return Moments(
-            covariance=self._square.div_(n).sub_(torch.outer(x_mean, x_mean)),
-            cross=self._cross / n - torch.outer(x_mean, t_mean),
-            input_mean=x_mean + self._shift[0].to(x_mean),
-            target_mean=t_mean + self._shift[1].to(t_mean),
-            target_variance=(self._target_square / n - t_mean.square()).clamp_min(0),
+            covariance=self._square.div_(n).sub_(torch.outer(x_mean, x_mean)).cpu(),
+            cross=(self._cross / n - torch.outer(x_mean, t_mean)).cpu(),
+            input_mean=(x_mean + self._shift[0].to(x_mean)).cpu(),
+            target_mean=(t_mean + self._shift[1].to(t_mean)).cpu(),
+            target_variance=(self._target_square / n - t_mean.square()).clamp_min(0).cpu(),
             count=n,
         )
 

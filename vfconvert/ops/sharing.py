@@ -1,11 +1,11 @@
-"""What it costs two outputs to share one primary filter: exact, for all pairs at once.
+r"""What it costs two outputs to share one primary filter: exact, for all pairs at once.
 
 Outputs `a` under mask `t` and `b` under mask `u` share only the inputs `R = t ∩ u`; the rest of each filter is free.
 With the free parts eliminated, a common core `c` costs
 
     w_a |alpha_a c - c_a|^2_{S_t} + w_b |alpha_b c - c_b|^2_{S_u},
 
-`c_a`, `c_b` the cores of the unshared best filters and `S_t = H_RR - H_RE H_EE^-1 H_ER` (`E = t \\ R`) the Schur
+`c_a`, `c_b` the cores of the unshared best filters and `S_t = H_RR - H_RE H_EE^-1 H_ER` (`E = t \ R`) the Schur
 complement. One generalised eigenproblem `(S_t, S_u)` makes both metrics diagonal (`Lambda` and `I`), and with the ratio
 `rho = alpha_b sqrt(w_b) / (alpha_a sqrt(w_a))` the best `c` leaves
 

@@ -1,0 +1,1 @@
+"""The report: the data, and how people and programs get to read it."""

@@ -1,0 +1,65 @@
+"""One conversion measured after each stage: fit alone, reconstructed, passed over the output."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.analysis.graph import trace
+from vfconvert.analysis.profile import profile
+from vfconvert.fitting.options import FitOptions
+from vfconvert.fitting.reconstruct import Descent, output_pass
+from vfconvert.fitting.sweep import compress
+from vfconvert.planning import Wish, make_plan
+
+WISHES = {
+    "spatial": Wish(),
+    "channel": Wish(spatial=False, channel=True),
+    "both": Wish(channel=True),
+    "lines": Wish(crops="lines"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A student after a stage, the seconds since the start of its conversion."""
+
+    name: str
+    model: nn.Module
+    seconds: float
+
+
+def stages(teacher: nn.Module, images: Tensor, wish: Wish, options: FitOptions, keep: Callable[[Stage], None]) -> None:
+    """Run the fit alone, then everything, and hand the student to `keep` after each stage."""
+    network = trace(teacher, images[:2])
+    plan = make_plan(teacher, profile(teacher, images[:1]), network.following_norm if network is not None else {}, wish)
+    begun = time.perf_counter()
+    alone = dataclasses.replace(options, block_steps=0, output_steps=0)
+    keep(Stage("fit", compress(teacher, network, plan, images, alone).model, time.perf_counter() - begun))
+    if not options.block_steps:
+        return
+    begun = time.perf_counter()
+    blocks = dataclasses.replace(options, output_steps=0)
+    student = compress(teacher, network, plan, images, blocks).model
+    keep(Stage("reconstruct", student, time.perf_counter() - begun))
+    if not options.output_steps:
+        return
+    descent = Descent(
+        steps=options.output_steps,
+        rate=options.output_rate,
+        batch=options.batch,
+        generator=torch.Generator().manual_seed(options.seed),
+        tick=lambda: None,
+    )
+    output_pass(student, teacher, images, options.augmentation, descent)
+    keep(Stage("output pass", student, time.perf_counter() - begun))
+
+
+def parameters(model: nn.Module) -> int:
+    """Numbers in all parameters."""
+    return sum(p.numel() for p in model.parameters())

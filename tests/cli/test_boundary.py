@@ -1,0 +1,85 @@
+import errno
+import os
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from vfconvert.cli import boundary
+from vfconvert.cli.group import MainJobGroup
+from vfconvert.errors import NoImagesError
+
+
+def run(error: BaseException):
+    """A command that raises, called as the real ones are."""
+
+    @click.group(cls=MainJobGroup)
+    def group() -> None:
+        pass
+
+    @group.command()
+    def convert() -> None:
+        raise error
+
+    return CliRunner().invoke(group, ["convert"])
+
+
+@pytest.fixture
+def logs(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_known_error_is_one_line_and_its_exit_code(logs):
+    result = run(NoImagesError("no images in x:\n  looked\n  everywhere"))
+    assert result.exit_code == NoImagesError.exit_code
+    assert (result.stdout, result.stderr) == ("", "Error: no images in x: looked everywhere\n")
+    assert list(logs.iterdir()) == []
+
+
+def test_interrupt_exits_as_a_shell_expects():
+    result = run(KeyboardInterrupt())
+    assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def test_fault_leaves_its_traceback_in_a_log(logs):
+    result = run(ValueError("inner\nsecret"))
+    assert result.exit_code == 1
+    (log,) = logs.iterdir()
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("Sorry, ")
+    assert str(log) in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in log.read_text(encoding="utf-8")
+    assert "ValueError: inner\nsecret" in log.read_text(encoding="utf-8")
+
+
+def test_fault_without_a_place_for_the_log_is_still_one_line(monkeypatch):
+    def refuse(*_args, **_settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(boundary.tempfile, "NamedTemporaryFile", refuse)
+    result = run(ValueError("inner\nmessage"))
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[0].endswith("inner message (and no log can be written: No space left on device)")
+    assert result.stderr.count("\n") == 1
+
+
+def test_wrong_command_line_keeps_clicks_words():
+    result = run(click.UsageError("say more"))
+    assert result.exit_code == 2
+    assert result.stderr.endswith("Error: say more\n")
+
+
+def test_exit_passes_through():
+    assert run(click.exceptions.Exit(7)).exit_code == 7
+
+
+def test_gone_reader_is_no_error():
+    result = run(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+    assert (result.exit_code, result.output) == (boundary.BROKEN_PIPE, "")
+
+
+def test_result_is_returned():
+    assert boundary.one_line_errors(lambda: 5)() == 5

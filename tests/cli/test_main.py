@@ -1,0 +1,177 @@
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from tests.reporting.samples import DRY, FULL
+from vfconvert.cli.convert_options import CROPS, DEFAULTS
+from vfconvert.cli.main import main
+from vfconvert.ops.crops import CROP_FAMILIES
+from vfconvert.options import ConversionOptions
+
+OPTIONS = main.commands["convert"].params
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the pipeline was asked for; it does nothing and answers with a report made by hand."""
+    seen: list[ConversionOptions] = []
+
+    def convert(options, progress):
+        seen.append(options)
+        return DRY if options.dry_run else FULL
+
+    monkeypatch.setattr("vfconvert.pipeline.convert", convert)
+    return seen
+
+
+def test_help_shows_the_main_job_and_lists_the_commands(cli_invoke):
+    shown = cli_invoke("--help", exit_code=0).stdout
+    assert shown.startswith(
+        "Usage: vfconvert MODEL --spatial --channel [OPTIONS]\n       vfconvert COMMAND [ARGS]...\n"
+    )
+    for name in main.commands:
+        assert f"\n  {name} " in shown
+    for option in OPTIONS:
+        assert all(flag in shown for flag in option.opts if flag.startswith("-"))
+
+
+def test_help_says_something_about_every_option():
+    named = [option for option in OPTIONS if option.name != "model"]
+    assert len(named) > 25
+    assert [option.name for option in named if not (option.help and option.help.split("  [")[0].endswith("."))] == []
+
+
+@pytest.mark.parametrize("command", main.commands)
+def test_every_command_has_help(cli_invoke, command):
+    assert f"Usage: vfconvert {command}" in cli_invoke(command, "--help", exit_code=0).stdout
+
+
+def test_no_argument_shows_help(cli_invoke):
+    assert "Usage: vfconvert MODEL" in cli_invoke(exit_code=2).output
+
+
+def test_version_names_the_packages_that_matter(cli_invoke):
+    shown = cli_invoke("--version", exit_code=0).stdout
+    assert shown.splitlines() == [f"{name} {version(name)}" for name in ("vfconvert", "torch", "onnx", "onnxruntime")]
+
+
+def heavy_after(statement: str) -> list[str]:
+    code = f"import sys\n{statement}\nprint(*[n for n in ('torch', 'numpy', 'onnx', 'rich') if n in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return ran.stdout.split()
+
+
+def test_command_line_loads_no_heavy_package():
+    assert heavy_after("import vfconvert.cli.main") == []
+
+
+def test_meta_a_heavy_package_is_seen():
+    assert heavy_after("import rich") == ["rich"]
+
+
+def test_there_is_one_option_for_every_field():
+    names = {option.name for option in OPTIONS} - {"quiet", "verbose"}
+    assert names == {field.name for field in fields(ConversionOptions)} - {"command"}
+
+
+def test_defaults_are_those_of_the_library(cli_invoke, asked):
+    cli_invoke("m.pt", "--spatial", exit_code=0)
+    assert asked == [ConversionOptions(model=Path("m.pt"), spatial=True, command="vfconvert m.pt --spatial")]
+    assert len(DEFAULTS) == sum(field.default is not MISSING for field in fields(ConversionOptions))
+
+
+def test_crops_are_those_of_the_library():
+    assert set(CROPS) == set(CROP_FAMILIES)
+
+
+def test_every_option_arrives(cli_invoke, asked):
+    line = (
+        "m.pt --spatial --channel --windows 4 --channel-stride 1/8 --crops lines --no-reconstruct --no-augment "
+        "--include layer1.* --include layer2.* --exclude *.conv1 --include-first --data d --size 32x64 --mean 0.5 "
+        "--std 0.25 --preset P --input-shape 1,32,64 --calibration-images 7 --arch f.py:make --arch-arg depth=20 "
+        "--arch-arg wide=true --trust-pickle -o o.onnx --report r.json --opset 20 --seed 5 --device cuda:1 -v"
+    )
+    cli_invoke(*line.split(), exit_code=0)
+    expected = ConversionOptions(
+        model=Path("m.pt"),
+        spatial=True,
+        channel=True,
+        windows=4,
+        channel_stride=0.125,
+        crops="lines",
+        include=("layer1.*", "layer2.*"),
+        exclude=("*.conv1",),
+        include_first=True,
+        data=Path("d"),
+        size=(32, 64),
+        mean=(0.5,),
+        std=(0.25,),
+        preset="P",
+        input_shape=(1, 32, 64),
+        calibration_images=7,
+        reconstruct=False,
+        augment=False,
+        arch="f.py:make",
+        arch_args={"depth": 20, "wide": True},
+        trust_pickle=True,
+        output=Path("o.onnx"),
+        report=Path("r.json"),
+        opset=20,
+        seed=5,
+        device="cuda:1",
+        command="vfconvert "
+        + line.replace("layer1.*", "'layer1.*'").replace("layer2.*", "'layer2.*'").replace("*.conv1", "'*.conv1'"),
+    )
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize("before", [[], ["convert"]], ids=["bare", "named"])
+@pytest.mark.parametrize("line", [["m.pt", "--channel"], ["--channel", "m.pt"]], ids=["model first", "option first"])
+def test_both_forms_are_the_same_job(cli_invoke, asked, before, line):
+    cli_invoke(*before, *line, exit_code=0)
+    assert asked == [ConversionOptions(model=Path("m.pt"), channel=True, command=f"vfconvert {' '.join(line)}")]
+
+
+def test_job_without_a_method_says_what_to_add(cli_invoke, asked):
+    assert "add --spatial, --channel or both" in cli_invoke("m.pt", exit_code=2).stderr
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["m.pt", "--spatial", "-q", "-v"], "-q and -v exclude each other"),
+        (["m.pt", "--spatial", "--crops", "circles"], "'circles' is not one of 'squares', 'lines'"),
+        (["m.pt", "--spatial", "--arch-arg", "a=1", "--arch-arg", "a=2"], "--arch-arg a is given twice"),
+        (["m.pt", "--spatial", "--size", "big"], "got 'big', expected one side like 224"),
+        (["m.pt", "--spatial", "--spacial"], "No such option"),
+        (["--spatial"], "Missing argument 'MODEL'"),
+    ],
+)
+def test_wrong_command_line_is_refused(cli_invoke, asked, arguments, said):
+    assert said in cli_invoke(*arguments, exit_code=2).stderr
+    assert asked == []
+
+
+def test_quiet_prints_the_path_and_nothing_else(cli_invoke, asked):
+    result = cli_invoke("m.pt", "--spatial", "-q", exit_code=0)
+    assert (result.stdout, result.stderr) == (f"{FULL.output.path}\n", "")
+
+
+def test_verbose_lists_every_layer(cli_invoke, asked):
+    assert "everything else" in cli_invoke("m.pt", "--spatial", "-v", exit_code=0).stdout
+    assert "everything else" not in cli_invoke("m.pt", "--spatial", exit_code=0).stdout
+
+
+def test_dry_run_says_so(cli_invoke, asked):
+    assert cli_invoke("m.pt", "--spatial", "--dry-run", exit_code=0).stdout.startswith("Dry run: ")
+
+
+def test_trusting_a_pickle_warns_once(cli_invoke, asked):
+    result = cli_invoke("m.pt", "--spatial", "--trust-pickle", exit_code=0)
+    assert result.stderr.count("--trust-pickle lets the model file run any code") == 1
+    assert cli_invoke("m.pt", "--spatial", exit_code=0).stderr == ""

@@ -1,0 +1,136 @@
+"""The options of the main job, one for each field of `ConversionOptions` and of its name, under headings for help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from vfconvert.cli.group import SectionOption
+from vfconvert.cli.values import NUMBERS, PAIR, SHAPE, SIZE, STRIDE
+from vfconvert.options import ConversionOptions
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+DEFAULTS = {field.name: field.default for field in fields(ConversionOptions) if field.default is not MISSING}
+CROPS = ("squares", "lines")
+_FILE = click.Path(path_type=Path)
+
+
+def _option(section: str, *names: str, help: str, **settings: Any) -> Callable[[Function], Function]:
+    return click.option(*names, cls=SectionOption, section=section, help=help, **settings)
+
+
+_method = partial(_option, "Method (at least one of --spatial and --channel)")
+_layers = partial(_option, "Which layers")
+_images = partial(_option, "Images to fit on and to judge by")
+_loading = partial(_option, "Files that hold only weights, or more than a network")
+_writing = partial(_option, "Output")
+
+_ALL: tuple[Callable[[Any], Any], ...] = (
+    click.argument("model", type=_FILE),
+    _method("--spatial", is_flag=True, help="Cut smaller kernels out of each primary filter."),
+    _method("--channel", is_flag=True, help="Cut channel windows out of each primary filter."),
+    _method(
+        "--windows",
+        type=int,
+        default=DEFAULTS["windows"],
+        show_default=True,
+        metavar="N",
+        help="Channel windows of each primary filter.",
+    ),
+    _method(
+        "--channel-stride",
+        type=STRIDE,
+        default=DEFAULTS["channel_stride"],
+        show_default=True,
+        metavar="G",
+        help="Channels from one window to the next: a count like 16, or a share of the layer's like 0.25 or 1/4.",
+    ),
+    _method(
+        "--crops",
+        type=click.Choice(CROPS),
+        default=DEFAULTS["crops"],
+        show_default=True,
+        help="Nested centred squares, or also 1xk and kx1 lines, chosen for each output by the fit.",
+    ),
+    _method(
+        "--reconstruct/--no-reconstruct",
+        default=DEFAULTS["reconstruct"],
+        show_default=True,
+        help="After the closed-form fit, tune block after block towards the original's outputs.",
+    ),
+    _method(
+        "--augment/--no-augment",
+        default=DEFAULTS["augment"],
+        show_default=True,
+        help="Mirror and shift images at random while reconstructing.",
+    ),
+    _layers("--include", multiple=True, metavar="GLOB", help="Convert only layers of such a name; repeatable."),
+    _layers("--exclude", multiple=True, metavar="GLOB", help="Keep layers of such a name; repeatable."),
+    _layers("--include-first", is_flag=True, help="Convert the first convolution too, which is kept otherwise."),
+    _images(
+        "--data",
+        type=_FILE,
+        metavar="DIR",
+        help="Folder of images, in one subfolder per class or flat. No label is used but to report accuracy. "
+        "Without it, images are synthesised.",
+    ),
+    _images("--size", type=SIZE, metavar="N|HxW", help="Scale and crop images to this size."),
+    _images("--mean", type=NUMBERS, metavar="M,…", help="Mean of each channel, of pixels between 0 and 1."),
+    _images("--std", type=NUMBERS, metavar="S,…", help="Standard deviation of each channel."),
+    _images(
+        "--preset",
+        metavar="NAME",
+        help="torchvision weights whose transforms prepare the images, like ResNet50_Weights.IMAGENET1K_V2.",
+    ),
+    _images("--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one input, where no images tell it."),
+    _images(
+        "--calibration-images",
+        type=int,
+        default=DEFAULTS["calibration_images"],
+        show_default=True,
+        metavar="N",
+        help="Images to fit on, at most.",
+    ),
+    _loading(
+        "--arch",
+        metavar="ARCH",
+        help="Network that the weights belong to: torchvision:resnet50, timm:NAME, package.module:factory or "
+        "file.py:factory.",
+    ),
+    _loading(
+        "--arch-arg",
+        "arch_args",
+        multiple=True,
+        type=PAIR,
+        metavar="KEY=VALUE",
+        help="Argument for the factory of --arch; repeatable.",
+    ),
+    _loading("--trust-pickle", is_flag=True, help="Let MODEL run any code it holds. Only for files you trust."),
+    _writing("-o", "--output", type=_FILE, metavar="PATH", help="The ONNX file.  [default: MODEL with .onnx]"),
+    _writing("--report", type=_FILE, metavar="PATH", help="Write the report as JSON too."),
+    _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
+    _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing."),
+    _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
+    _writing(
+        "--device",
+        default=DEFAULTS["device"],
+        show_default=True,
+        metavar="NAME",
+        help="Where to compute: cpu, cuda, cuda:1.",
+    ),
+    _writing("-q", "--quiet", is_flag=True, help="Print nothing but errors and the path of the file written."),
+    _writing("-v", "--verbose", is_flag=True, help="List every layer, times, versions and checksums."),
+)
+
+
+def convert_options(function: Function) -> Function:
+    """Give a command the argument MODEL and all options, in the order in which help lists them."""
+    for decorate in reversed(_ALL):
+        function = decorate(function)
+    return function

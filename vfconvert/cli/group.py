@@ -1,0 +1,87 @@
+"""`vfconvert MODEL ...` is the main job, and other commands exist beside it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from vfconvert.cli.boundary import one_line_errors
+
+MAIN_JOB = "convert"
+COMMAND_LINE = "vfconvert.command_line"  # where a context keeps the line that it was made from
+
+
+class SectionOption(click.Option):
+    """An option with the heading under which help lists it."""
+
+    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class SectionCommand(click.Command):
+    """A command that lists its options under headings and knows the line it was called with."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and keep the arguments as one line that a shell reads back."""
+        own = [] if self.name == MAIN_JOB else [str(self.name)]
+        ctx.meta[COMMAND_LINE] = shlex.join(["vfconvert", *own, *args])
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options by heading, in the order of declaration; last, what click adds."""
+        self.format_sections(ctx, formatter)
+        added = [parameter for parameter in self.get_params(ctx) if parameter not in self.params]
+        write_options(ctx, formatter, "Help", added)
+
+    def format_sections(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options that the command declares."""
+        sections: dict[str, list[click.Parameter]] = {}
+        for parameter in self.params:
+            if isinstance(parameter, SectionOption):
+                sections.setdefault(parameter.section, []).append(parameter)
+        for section, options in sections.items():
+            write_options(ctx, formatter, section, options)
+
+
+class MainJobGroup(click.Group):
+    """A group whose first argument may be left out: then it is the main job. Its help shows that job's options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put the name of the main job in front, unless a command or an option of the group stands there."""
+        if args and args[0] not in (*self.commands, *self._own_options(ctx)):
+            args = [MAIN_JOB, *args]
+        return super().parse_args(ctx, args)
+
+    def _own_options(self, ctx: click.Context) -> Sequence[str]:
+        return [flag for parameter in self.get_params(ctx) for flag in parameter.opts]
+
+    @one_line_errors
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; every error of every command passes here."""
+        return super().invoke(ctx)
+
+    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Both forms."""
+        formatter.write_usage(ctx.command_path, "MODEL --spatial --channel [OPTIONS]")
+        formatter.write_usage(ctx.command_path, "COMMAND [ARGS]...", prefix="       ")
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The options of the main job, the group's own and the commands."""
+        job = self.commands[MAIN_JOB]
+        if isinstance(job, SectionCommand):
+            job.format_sections(click.Context(job, info_name=MAIN_JOB, parent=ctx), formatter)
+        write_options(ctx, formatter, "Help", self.get_params(ctx))
+        self.format_commands(ctx, formatter)
+
+
+def write_options(
+    ctx: click.Context, formatter: click.HelpFormatter, heading: str, options: Sequence[click.Parameter]
+) -> None:
+    """One heading and the help of its options."""
+    records = [option.get_help_record(ctx) for option in options]
+    with formatter.section(heading):
+        formatter.write_dl([record for record in records if record is not None])

@@ -1,0 +1,53 @@
+"""The console script `vfconvert`. Importing it imports neither torch nor anything else that takes long."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+from vfconvert.cli.convert import convert
+from vfconvert.cli.demo import demo
+from vfconvert.cli.group import MainJobGroup
+
+_PACKAGES = ("vfconvert", "torch", "onnx", "onnxruntime")
+
+
+def _print_versions(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        for name in _PACKAGES:
+            click.echo(f"{name} {_version(name)}")
+        ctx.exit()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@click.group(cls=MainJobGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_versions,
+    help="Show the versions of vfconvert, torch, onnx and onnxruntime.",
+)
+def main() -> None:
+    """Convert a pretrained convolutional network to versatile filters.
+
+    Reads MODEL, a file written by torch.save or safetensors, fits a smaller network to it layer after layer on
+    unlabelled images, writes it as an ONNX file, compares that file with the network, and tells how much of the
+    original's behaviour is left. MODEL itself is never changed.
+    """
+
+
+main.add_command(convert)
+main.add_command(demo)
+
+
+if __name__ == "__main__":
+    main()

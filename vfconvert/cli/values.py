@@ -1,0 +1,98 @@
+"""How the values of options are read: `16` or `1/4`, `32` or `32x64`, `0.5,0.5,0.5`, `3,224,224`, `KEY=VALUE`.
+
+Whether a value makes sense for the network is decided where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:  # generic from click 8.4 on
+    _ParamType = click.ParamType
+
+_WORDS = {"true": True, "false": False}
+
+
+class Value(_ParamType):
+    """A value read by a plain function that raises `ValueError` where the text is not `expected`."""
+
+    def __init__(self, name: str, read: Callable[[str], Any], expected: str) -> None:
+        self.name, self._read, self._expected = name, read, expected
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The value; one that is no string has been read before."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"got {value!r}, expected {self._expected}", param, ctx)
+
+
+def read_stride(text: str) -> int | float:
+    """`16` is a count; `0.25` and `1/4` are shares."""
+    above, slash, below = text.partition("/")
+    if slash:
+        return int(above) / int(below)
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """`32` is 32x32; `32x64` is a height of 32 and a width of 64."""
+    height, cross, width = text.lower().partition("x")
+    return (int(height), int(width if cross else height))
+
+
+def read_numbers(text: str) -> tuple[float, ...]:
+    """`0.485,0.456,0.406`."""
+    return tuple(float(part) for part in text.split(","))
+
+
+def read_shape(text: str) -> tuple[int, int, int]:
+    """`3,224,224`: channels, height, width."""
+    channels, height, width = (int(part) for part in text.split(","))
+    return channels, height, width
+
+
+def read_pair(text: str) -> tuple[str, object]:
+    """`depth=20`: the value is an integer, a float, true or false if it reads as one, else text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise ValueError(text)
+    return key, _scalar(value)
+
+
+def mapping_of(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:
+    """All pairs of a repeatable option; a key given twice is a wrong command line."""
+    values: dict[str, object] = {}
+    for key, value in pairs:
+        if key in values:
+            raise click.UsageError(f"--arch-arg {key} is given twice; give it once")
+        values[key] = value
+    return values
+
+
+def _scalar(text: str) -> object:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    for read in (int, float):
+        try:
+            return read(text)
+        except ValueError:
+            continue
+    return text
+
+
+STRIDE = Value("stride", read_stride, "a count of channels like 16 or a share of them like 0.25 or 1/4")
+SIZE = Value("size", read_size, "one side like 224, or HxW like 224x320")
+NUMBERS = Value("numbers", read_numbers, "numbers with commas between them, like 0.485,0.456,0.406")
+SHAPE = Value("shape", read_shape, "three numbers C,H,W like 3,224,224")
+PAIR = Value("pair", read_pair, "KEY=VALUE like num_classes=10")

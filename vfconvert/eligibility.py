@@ -1,0 +1,153 @@
+"""Which Conv2d may be replaced: every rule answers with None or with a reason to keep the layer.
+
+The rules are a table, tried in order; the first reason stands. A layer that passes them all is sound to replace;
+whether it would shrink is decided with its spec in `vfconvert.planning`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.nn.utils import parametrize
+
+from vfconvert.analysis.profile import Names, Profile
+
+Reason = tuple[str, str]  # code, sentence
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What the rules may ask about one layer of one network."""
+
+    name: str
+    module: nn.Conv2d
+    names: Names
+    tied_to: Names
+    calls: int
+    is_first: bool
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    include_first: bool = False
+
+
+_HOOKS = {
+    "_forward_hooks": "forward hook",
+    "_forward_pre_hooks": "forward pre-hook",
+    "_backward_hooks": "backward hook",
+    "_backward_pre_hooks": "backward pre-hook",
+}
+
+
+def _subclass(facts: Facts) -> Reason | None:
+    kind = type(facts.module)
+    if kind is nn.Conv2d:
+        return None
+    return "subclass", f"{kind.__module__}.{kind.__qualname__} is a subclass of Conv2d and may have its own forward"
+
+
+def _selected(facts: Facts) -> Reason | None:
+    if facts.include and not any(fnmatchcase(facts.name, glob) for glob in facts.include):
+        return "not-included", f"no --include matches (given: {', '.join(facts.include)})"
+    for glob in facts.exclude:
+        if fnmatchcase(facts.name, glob):
+            return "excluded", f"--exclude {glob}"
+    return None
+
+
+def _parametrized(facts: Facts) -> Reason | None:
+    module = facts.module
+    if parametrize.is_parametrized(module):
+        return "parametrized", "its weight is computed by a parametrization; remove that first"
+    if "weight" not in module._parameters or module._parameters["weight"] is None:
+        return (
+            "parametrized",
+            "its weight is computed from other tensors (weight norm, a pruning mask); remove that first",
+        )
+    return None
+
+
+def _hooked(facts: Facts) -> Reason | None:
+    for attribute, kind in _HOOKS.items():
+        if getattr(facts.module, attribute):
+            return "hooks", f"it has a {kind}, which a replacement would lose"
+    return None
+
+
+def _floating(facts: Facts) -> Reason | None:
+    if facts.module.weight.is_floating_point():
+        return None
+    return "dtype", f"its weight is {facts.module.weight.dtype}, only floating point can be fitted"
+
+
+def _shared(facts: Facts) -> Reason | None:
+    if len(facts.names) > 1:
+        return "shared", f"the same module is also {', '.join(n for n in facts.names if n != facts.name)}"
+    if facts.tied_to:
+        return "tied", f"its parameters are tied to {', '.join(facts.tied_to)}"
+    return None
+
+
+def _called_once(facts: Facts) -> Reason | None:
+    if facts.calls == 1:
+        return None
+    if facts.calls == 0:
+        return "never-run", "the network does not call it for this input"
+    return "called-repeatedly", f"it is called {facts.calls} times in one pass, with different inputs to fit"
+
+
+def _first(facts: Facts) -> Reason | None:
+    if facts.is_first and not facts.include_first and not facts.include:
+        return "first", f"first convolution ({facts.module.in_channels} input channels); --include-first converts it"
+    return None
+
+
+RULES: tuple[Callable[[Facts], Reason | None], ...] = (
+    _subclass,
+    _parametrized,
+    _hooked,
+    _floating,
+    _shared,
+    _called_once,
+    _selected,
+    _first,
+)
+
+
+def reason_to_keep(facts: Facts) -> Reason | None:
+    """The first rule's reason, None where the layer may be replaced."""
+    return next((reason for rule in RULES if (reason := rule(facts)) is not None), None)
+
+
+def facts_of(
+    model: nn.Module,
+    profile: Profile,
+    names: Mapping[nn.Module, Names],
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    include_first: bool = False,
+) -> list[Facts]:
+    """The facts of every Conv2d, subclasses too, in the order of `named_modules`."""
+    calls = {layer.name: len(layer.calls) for layer in profile.layers}
+    convolutions = [(found[0], module) for module, found in names.items() if isinstance(module, nn.Conv2d)]
+    first = convolutions[0][0] if convolutions else ""
+    facts = []
+    for name, module in convolutions:
+        tied = [tie for tie in profile.tied_parameters if any(full.rpartition(".")[0] == name for full in tie)]
+        facts.append(
+            Facts(
+                name=name,
+                module=module,
+                names=names[module],
+                tied_to=tuple(n for tie in tied for n in tie if n.rpartition(".")[0] != name),
+                calls=calls.get(name, 1),
+                is_first=name == first and module.in_channels <= 4,
+                include=include,
+                exclude=exclude,
+                include_first=include_first,
+            )
+        )
+    return facts

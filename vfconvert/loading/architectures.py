@@ -1,0 +1,162 @@
+"""Building the network that `--arch` names; `FORMS` lists the ways to name one."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import models
+
+from vfconvert.errors import ArchitectureError, MissingPackageError
+from vfconvert.loading.pickles import first_line
+
+FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
+
+
+def build_architecture(architecture: str, arguments: Mapping[str, object]) -> nn.Module:
+    """Build the network with freshly initialised weights; nothing is downloaded for torchvision and timm.
+
+    `arguments` are keyword arguments of the factory. The random state is left as found. Raises `ArchitectureError`
+    and, for timm, `MissingPackageError`.
+    """
+    source, colon, name = architecture.rpartition(":")
+    if not colon or not source or not name:
+        raise ArchitectureError(f"--arch {architecture}: expected {FORMS}")
+    finder = _SOURCES.get(source, _from_file if source.endswith(".py") else _from_package)
+    with _quiet(), _folder_of(source):
+        factory, fixed = finder(source, name)
+        try:
+            model = factory(**{**fixed, **arguments})
+        except (Exception, SystemExit) as error:
+            raise ArchitectureError(
+                f"--arch {architecture}: building it with {_call(arguments)} raised {type(error).__name__} "
+                f"({first_line(error)}); check the name and --arch-arg"
+            ) from error
+    if not isinstance(model, nn.Module):
+        raise ArchitectureError(f"--arch {architecture}: returned a {type(model).__name__}, expected an nn.Module")
+    return model
+
+
+Factory = tuple[Callable[..., Any], dict[str, object]]  # with the arguments it needs to download nothing
+
+
+def _torchvision(source: str, name: str) -> Factory:
+    known = models.list_models()
+    if name not in known:
+        raise _unknown(source, name, known)
+    builder = models.get_model_builder(name)
+    offered = inspect.signature(builder).parameters
+    return builder, {key: None for key in ("weights", "weights_backbone") if key in offered}
+
+
+def _timm(source: str, name: str) -> Factory:
+    try:
+        timm = importlib.import_module("timm")
+    except ImportError as error:
+        raise MissingPackageError(
+            f"--arch {source}:{name}: timm cannot be imported ({first_line(error)}); run: pip install vfconvert[timm]"
+        ) from error
+    if not timm.is_model(name.partition(".")[0]):  # after the dot comes the name of pretrained weights
+        raise _unknown(source, name, timm.list_models())
+    return timm.create_model, {"model_name": name, "pretrained": False}
+
+
+def _from_package(source: str, name: str) -> Factory:
+    try:
+        module = importlib.import_module(source)
+    except ModuleNotFoundError as error:
+        raise ArchitectureError(
+            f"--arch {source}:{name}: {first_line(error)}; install it, or expected {FORMS}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        raise _broken(source, name, error) from error
+    return _attribute(module, source, name), {}
+
+
+def _from_file(source: str, name: str) -> Factory:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise ArchitectureError(f"--arch {source}:{name}: no such file; check the path")
+    # Under a name of its own the file cannot shadow a module. The entry stays: tracing finds classes through it.
+    unique = f"vfconvert_architecture_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(unique, path)
+    if spec is None or spec.loader is None:
+        raise ArchitectureError(f"--arch {source}:{name}: not a Python file; expected {FORMS}")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(unique)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+        return _attribute(module, source, name), {}
+    except BaseException as error:
+        del sys.modules[unique]
+        if before is not None:
+            sys.modules[unique] = before
+        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, ArchitectureError):
+            raise _broken(source, name, error) from error
+        raise
+
+
+_SOURCES: dict[str, Callable[[str, str], Factory]] = {"torchvision": _torchvision, "timm": _timm}
+
+
+def _attribute(module: ModuleType, source: str, name: str) -> Callable[..., Any]:
+    found = getattr(module, name, None)
+    if found is None:
+        raise _unknown(source, name, [key for key, value in vars(module).items() if callable(value)])
+    if isinstance(found, nn.Module) or not callable(found):
+        raise ArchitectureError(
+            f"--arch {source}:{name}: is a {type(found).__name__}, expected a function or class that builds the network"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+def _unknown(source: str, name: str, known: Iterable[str]) -> ArchitectureError:
+    near = difflib.get_close_matches(name, list(known), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "check the name"
+    return ArchitectureError(f"--arch {source}:{name}: {source} has no {name!r}; {hint}")
+
+
+def _broken(source: str, name: str, error: BaseException) -> ArchitectureError:
+    return ArchitectureError(
+        f"--arch {source}:{name}: importing {source} raised {type(error).__name__} ({first_line(error)}); correct it"
+    )
+
+
+def _call(arguments: Mapping[str, object]) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
+
+
+@contextlib.contextmanager
+def _folder_of(source: str) -> Iterator[None]:
+    """While a file is imported and its factory runs, modules beside it can be imported, as when Python runs it."""
+    if not source.endswith(".py"):
+        yield
+        return
+    folder = str(Path(source).expanduser().resolve().parent)
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the file may have taken it out itself
+            sys.path.remove(folder)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of a factory's making, and the random numbers it draws are given back."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,114 @@
+"""What kind of file this is, by its first bytes and its table of contents, before anything in it is interpreted."""
+
+from __future__ import annotations
+
+import enum
+import zipfile
+from pathlib import Path
+
+from vfconvert.errors import EmptyModelError, NotAModelError, TruncatedModelError, UnsupportedModelError
+
+_HEAD_BYTES = 64
+_ZIP = b"PK\x03\x04"
+_LEGACY_NUMBER = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # the first thing in a file of the old layout
+_LEGACY = b"\x80\x02\x8a\x0a" + _LEGACY_NUMBER + b"."
+_EXPECTED = "expected a file of torch.save or a .safetensors file"
+_LONGEST_HEADER = 100_000_000  # bytes; what the safetensors format allows
+
+_OTHER_FILES = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"GIF8": "a GIF image",
+    b"%PDF": "a PDF document",
+    b"\x89HDF": "an HDF5 file, as Keras writes them",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF file",
+    b"\x1f\x8b": "a gzip archive",
+}
+_OTHER_ARCHIVES = {
+    "constants.pkl": ("a TorchScript archive", "torch.save the nn.Module it was made from"),
+    "archive_format": ("a torch.export program", "torch.save the nn.Module it was made from"),
+    "serialized_exported_program.json": ("a torch.export program", "torch.save the nn.Module it was made from"),
+    ".data/extern_modules": ("a torch.package archive", "torch.save the nn.Module it holds"),
+}
+DATA_RECORD = "data.pkl"
+
+
+class FileKind(enum.Enum):
+    """The formats that are read."""
+
+    ZIP = "torch.save's archive"
+    LEGACY = "torch.save's layout before torch 1.6"
+    SAFETENSORS = "safetensors"
+
+
+def sniff(path: Path) -> FileKind:
+    """The kind of a model file.
+
+    Raises `NotAModelError` (missing, a folder, unreadable, some other file), `EmptyModelError` (no bytes),
+    `TruncatedModelError` (starts like a model and ends too soon) and `UnsupportedModelError` (TorchScript,
+    torch.export and torch.package archives).
+    """
+    head = _head(path)
+    if not head:
+        raise EmptyModelError(f"{path}: the file is empty (0 bytes), {_EXPECTED}; download or save it again")
+    if head.startswith(_ZIP):
+        return _sniff_archive(path)
+    if _LEGACY_NUMBER in head:
+        return FileKind.LEGACY
+    length = int.from_bytes(head[:8], "little")
+    if path.suffix == ".safetensors" or (head[8:9] == b"{" and length <= _LONGEST_HEADER):
+        return FileKind.SAFETENSORS
+    if _ZIP.startswith(head) or _LEGACY.startswith(head):
+        raise TruncatedModelError(f"{path}: ends after {len(head)} bytes, {_EXPECTED}; download or save it again")
+    raise NotAModelError(f"{path}: {_describe(head)}, {_EXPECTED}; choose another file")
+
+
+def record_names(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Records of an archive of torch.save, by their name without the top folder."""
+    return {name.partition("/")[2]: name for name in archive.namelist()}
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if path.is_dir():
+            raise NotAModelError(f"{path}: is a folder, {_EXPECTED}; name the file in it")
+        if not path.exists():
+            raise NotAModelError(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise NotAModelError(f"{path}: is a device or pipe, {_EXPECTED}; choose another file")
+        with path.open("rb") as file:
+            return file.read(_HEAD_BYTES)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotAModelError(
+            f"{path}: cannot be read ({reason.lower()}); check the path and its permissions"
+        ) from error
+
+
+def _sniff_archive(path: Path) -> FileKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = record_names(archive)
+            plain = set(archive.namelist())
+    except Exception as error:  # a damaged table of contents raises many types
+        raise TruncatedModelError(
+            f"{path}: a zip archive without its end (cut off or damaged); download or save it again"
+        ) from error
+    for marker, (what, instead) in _OTHER_ARCHIVES.items():
+        if marker in records or marker in plain:
+            raise UnsupportedModelError(f"{path}: is {what}, which cannot be rewritten; {instead}")
+    if DATA_RECORD not in records:
+        raise NotAModelError(f"{path}: a zip archive with no {DATA_RECORD} in it, {_EXPECTED}; choose another file")
+    return FileKind.ZIP
+
+
+def _describe(head: bytes) -> str:
+    for magic, what in _OTHER_FILES.items():
+        if head.startswith(magic):
+            return f"is {what}"
+    if head[:1] == b"\x80" and head[1:2] in {b"\x02", b"\x03", b"\x04", b"\x05"}:
+        return "is a pickle that torch.save did not write"
+    if all(byte in b"\t\n\r\f" or 32 <= byte < 127 for byte in head):
+        return "is a text file"
+    return "is no model file that is known here"

@@ -1,0 +1,97 @@
+"""State dicts into networks: the names as some wrapper left them, matched strictly against the architecture's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from vfconvert.errors import StateDictMismatchError, UnsupportedModelError
+from vfconvert.loading.pickles import first_line
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")  # prefixes of a network inside another
+_INNER_WRAPPERS = ("module", "_orig_mod")  # DataParallel and torch.compile also wrap single layers
+_AVERAGE_COUNT = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+_UNNEEDED = "num_batches_tracked"  # of a BatchNorm: no use in inference, absent in old files
+_SHOWN = 3
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # norm.1 became norm1 when modules lost dots
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str) -> None:
+    """Copy a state dict into a network, in place.
+
+    Names may carry the prefixes of wrappers, several deep. Raises `StateDictMismatchError` unless, these apart, names
+    and shapes are exactly the architecture's (`num_batches_tracked` may be missing), and `UnsupportedModelError` for
+    quantized tensors.
+    """
+    if any(tensor.is_quantized for tensor in tensors.values()):
+        raise UnsupportedModelError(f"{path}: holds quantized weights, expected floating point; save those instead")
+    expected = model.state_dict()
+    named = max(_renamings(tensors), key=lambda names: len(names.keys() & expected.keys()))  # the first of equals
+    _check(named, expected, path, architecture)
+    try:
+        model.load_state_dict(named, strict=False)
+    except Exception as error:
+        raise StateDictMismatchError(
+            f"{path}: {architecture} does not take these weights ({first_line(error)}); name the network they come from"
+        ) from error
+
+
+def _renamings(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The state dict as it is, then with one wrapper's prefix after another taken off."""
+    names = dict(tensors)
+    yield names
+    names.pop(_AVERAGE_COUNT, None)
+    while prefix := next((p for p in _WRAPPERS if names and all(name.startswith(p) for name in names)), None):
+        names = {name.removeprefix(prefix): tensor for name, tensor in names.items()}
+        yield names
+    for renamed in (_without_inner_wrappers(names), {_OLD_DENSENET.sub(r"\1\2", n): t for n, t in names.items()}):
+        if len(renamed) == len(names):  # no two names became one
+            yield renamed
+
+
+def _without_inner_wrappers(names: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {".".join(part for part in n.split(".") if part not in _INNER_WRAPPERS): t for n, t in names.items()}
+
+
+def _check(named: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, architecture: str) -> None:
+    missing = [name for name in expected if name not in named and name.rpartition(".")[2] != _UNNEEDED]
+    unexpected = [name for name in named if name not in expected]
+    misshaped = [name for name in named if name in expected and named[name].shape != expected[name].shape]
+    shapes = [f"{name!r} {_shape(named[name])} for {_shape(expected[name])}" for name in misshaped]
+    parts = [
+        f"{len(entries)} {what} ({', '.join(entries[:_SHOWN])}{', …' if len(entries) > _SHOWN else ''})"
+        for what, entries in (
+            ("missing", [repr(name) for name in missing]),
+            ("unexpected", [repr(name) for name in unexpected]),
+            ("mis-shaped", shapes),
+        )
+        if entries
+    ]
+    if not parts:
+        return
+    classes = None if missing or unexpected else _other_classes(misshaped, named, expected)
+    advice = (
+        f"the file's classifier has another size: try --arch-arg num_classes={classes}"
+        if classes is not None
+        else "name the network that these weights come from, with the arguments it was built with (--arch-arg)"
+    )
+    raise StateDictMismatchError(
+        f"{path}: the weights do not match {architecture} ({len(expected)} expected, {len(named)} in the file): "
+        f"{'; '.join(parts)}; {advice}"
+    )
+
+
+def _other_classes(names: list[str], named: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> int | None:
+    """The file's number of classes, where only the numbers of outputs differ, and all in the same way."""
+    pairs = [(tuple(named[name].shape), tuple(expected[name].shape)) for name in names]
+    if any(len(got) != len(want) or not got or got[1:] != want[1:] for got, want in pairs):
+        return None
+    sizes = {(got[0], want[0]) for got, want in pairs}
+    return next(iter(sizes))[0] if len(sizes) == 1 else None
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(size) for size in tensor.shape) or "a number"

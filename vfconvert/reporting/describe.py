@@ -1,0 +1,139 @@
+"""From the values of the stages to the rows and sentences of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.analysis.profile import LayerProfile, Profile
+from vfconvert.analysis.totals import Totals, ordinary_macs, versatile_macs
+from vfconvert.nn import VersatileConv2d
+from vfconvert.planning import Convert, Decision, Plan
+from vfconvert.reporting.report import AgreementReport, ImagesReport, LayerRow, Size
+from vfconvert.specs import ConvGeometry
+from vfconvert.verification import agreement, predict, top1_accuracy
+
+JUDGING_BATCH = 64
+ENOUGH_AGREEMENT = 0.95
+ENOUGH_RELATIVE_ERROR = 0.05
+
+
+def agreement_report(
+    teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor | None, made: ImagesReport
+) -> AgreementReport:
+    """How far the student still answers as the teacher does on images no stage has seen."""
+    wanted, got = predict(teacher, images, JUDGING_BATCH), predict(student, images, JUDGING_BATCH)
+    found = agreement(wanted, got)
+    comparable = labels is not None and wanted.dim() == 2 and int(labels.max()) < wanted.shape[1]
+    before = top1_accuracy(wanted, labels) if comparable and labels is not None else None
+    after = top1_accuracy(got, labels) if comparable and labels is not None else None
+    top1 = found.top1
+    return AgreementReport(
+        measure="PSNR" if top1 is None else "top-1 agreement",
+        value=float(found.psnr or 0.0) if top1 is None else top1,
+        relative_error=found.relative_error,
+        images=found.samples,
+        held_out=made.source != "synthetic",
+        accuracy_before=before,
+        accuracy_after=after,
+    )
+
+
+def layer_rows(
+    plan: Plan, layers: Profile, student: nn.Module | None, unexplained: Mapping[str, float]
+) -> tuple[LayerRow, ...]:
+    """One row for every Conv2d; after the fit, MACs follow the crops it chose."""
+    profiled = {name: layer for layer in layers.layers for name in layer.names}
+    return tuple(_row(decision, profiled.get(decision.layer), student, unexplained) for decision in plan.decisions)
+
+
+def _row(
+    decision: Decision, layer: LayerProfile | None, student: nn.Module | None, unexplained: Mapping[str, float]
+) -> LayerRow:
+    geometry = decision.geometry
+    macs = ordinary_macs(layer) if layer is not None else 0
+    if not isinstance(decision, Convert):
+        return LayerRow(
+            name=decision.layer,
+            decision="keep",
+            shape=shape_text(geometry),
+            code=decision.code,
+            reason=decision.reason,
+            weights_before=geometry.weight_numbers,
+            weights_after=geometry.weight_numbers,
+            macs_before=macs,
+            macs_after=macs,
+        )
+    rows = None
+    if student is not None:
+        module = student.get_submodule(decision.layer)
+        rows = module.rows if isinstance(module, VersatileConv2d) else None
+    after = versatile_macs(geometry, decision.spec, layer.output_positions, rows=rows) if layer is not None else 0
+    return LayerRow(
+        name=decision.layer,
+        decision="convert",
+        shape=shape_text(geometry),
+        spec=str(decision.spec),
+        group_convolution=decision.spec.is_group_convolution(geometry),
+        weights_before=geometry.weight_numbers,
+        weights_after=decision.spec.weight_numbers(geometry),
+        macs_before=macs,
+        macs_after=after,
+        unexplained=unexplained.get(decision.layer),
+    )
+
+
+def shape_text(geometry: ConvGeometry) -> str:
+    """`64->128 3x3 /2`: channels, kernel, stride and groups where they are not 1."""
+    text = f"{geometry.in_channels}->{geometry.out_channels} {geometry.kernel_size[0]}x{geometry.kernel_size[1]}"
+    if geometry.stride != (1, 1):
+        same = geometry.stride[0] == geometry.stride[1]
+        text += f" /{geometry.stride[0]}" if same else f" /{geometry.stride[0]}x{geometry.stride[1]}"
+    return text if geometry.groups == 1 else f"{text} {geometry.groups} groups"
+
+
+def size_of(totals: Totals, file_bytes: int | None) -> Size:
+    """A column of the table."""
+    return Size(
+        parameters=totals.numbers.parameters,
+        weight_bytes=totals.numbers.weight_bytes,
+        macs_method=totals.macs_method,
+        macs_executed=totals.macs_executed,
+        file_bytes=file_bytes,
+        uncounted=dict(totals.uncounted) or None,
+    )
+
+
+def warnings_of(
+    plan: Plan, original: nn.Module, images: ImagesReport | None, found: AgreementReport | None
+) -> tuple[str, ...]:
+    """What the user should know, a sentence each."""
+    sentences = []
+    if found is not None and found.measure == "top-1 agreement" and found.value < ENOUGH_AGREEMENT:
+        sentences.append(
+            f"the converted network agrees with the original on {found.value:.1%} of the images, below "
+            f"{ENOUGH_AGREEMENT:.0%}: convert fewer layers (--exclude, or --spatial alone), give more "
+            "--calibration-images, or fine-tune the result before use"
+        )
+    if found is not None and found.measure != "top-1 agreement" and found.relative_error > ENOUGH_RELATIVE_ERROR:
+        sentences.append(
+            f"the outputs differ from the original's by {found.relative_error:.1%} of their size: convert fewer layers "
+            "(--exclude, or --spatial alone), give more --calibration-images, or fine-tune the result before use"
+        )
+    if images is not None and images.source == "synthetic":
+        sentences.append(
+            f"no --data was given: fitted on {images.calibration} synthetic images ({images.method}), and agreement is "
+            "measured on such images too; real images fit better and judge better"
+        )
+    grouped = [d.layer for d in plan.converted if d.spec.is_group_convolution(d.geometry)]
+    if grouped:
+        sentences.append(
+            f"{len(grouped)} layers ({grouped[0]}, …) have windows that share nothing: they are group convolutions"
+        )
+    kinds = {p.dtype for p in original.parameters() if p.is_floating_point()} - {torch.float32}
+    if kinds:
+        names = ", ".join(sorted(str(kind) for kind in kinds))
+        sentences.append(f"the network's {names} weights were converted to float32, in which it is fitted and written")
+    return tuple(sentences)

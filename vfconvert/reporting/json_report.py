@@ -1,0 +1,47 @@
+"""The report for programs: JSON, UTF-8, keys in the order of the fields of `ConversionReport`, version first.
+
+Numbers are finite: what is not becomes null. Bytes, counts and shares of 1 are not rounded. MACs are multiply-adds;
+each `macs_…` of a whole network has its `flops_…` = 2 x MACs beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from vfconvert.files import atomic_path
+from vfconvert.reporting.report import ConversionReport, Size
+
+
+def to_json(report: ConversionReport) -> str:
+    """The whole report as indented JSON that ends in a newline."""
+    plain = _plain(report)
+    ordered = {"schema_version": plain.pop("schema_version"), **plain}
+    return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(report: ConversionReport, path: Path) -> None:
+    """Write `to_json(report)`: the whole file or none. Raises `UnwritableOutputError`."""
+    with atomic_path(path) as temporary:
+        # A file name that is not UTF-8 holds lone surrogates; backslashes make them JSON's own escapes.
+        temporary.write_bytes(to_json(report).encode("utf-8", errors="backslashreplace"))
+
+
+def _plain(value: Any) -> Any:
+    """Dicts, lists, strings, booleans, integers, finite floats and None only."""
+    if is_dataclass(value):
+        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, Size):
+            plain |= {"flops_method": 2 * value.macs_method, "flops_executed": 2 * value.macs_executed}
+        return plain
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
