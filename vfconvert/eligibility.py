@@ -105,8 +105,8 @@ def _first(facts: Facts) -> Reason | None:
 
 
 RULES: tuple[Callable[[Facts], Reason | None], ...] = (
+    _parametrized,  # before the next: parametrizing a module makes it a subclass
     _subclass,
-    _parametrized,
     _hooked,
     _floating,
     _shared,

@@ -16,7 +16,6 @@ import torch
 
 from tests.cli.conftest import SIDE, network
 
-
 METHOD = ("--spatial", "--channel", "--seed", "4")
 
 

@@ -132,9 +132,10 @@ class Branches(nn.Module):
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
         self.conv, self.unused = conv, VersatileConv2d(conv.geometry)
+        self.w0 = nn.Parameter(torch.rand(16, 1, 1))
 
     def forward(self, x: Tensor) -> dict[str, object]:
-        y = self.conv(x) + torch.ones(16, 16, 16)  # a constant that is better made than stored
+        y = self.conv(x) * self.w0 + torch.ones(16, 16, 16)  # a constant that is better made than stored
         return {"out": y, "aux": None, "w0": [y, self.conv(y[:, :3]).mean((2, 3))], "v0": x}
 
 

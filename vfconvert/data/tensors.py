@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,7 @@ from torch import Tensor
 
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.errors import NoImagesError, PreprocessingError, UnreadableImageError
-
-Progress = Callable[[str, int, int], None]  # stage, done, total
+from vfconvert.progress import Progress, no_progress
 
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.2, 2_000
 _THREADS = min(8, os.cpu_count() or 1)
@@ -59,7 +58,7 @@ def _proportional_order(labels: Sequence[int], seed: int) -> tuple[int, ...]:
     generator = torch.Generator().manual_seed(seed)
     classes = torch.tensor(list(labels), dtype=torch.int64)
     position = torch.empty(len(classes), dtype=torch.float64)
-    for label in classes.unique():
+    for label in sorted(set(labels)):
         members = (classes == label).nonzero().flatten()
         ranks = torch.randperm(len(members), generator=generator) + torch.rand(
             len(members), generator=generator, dtype=torch.float64
@@ -68,7 +67,7 @@ def _proportional_order(labels: Sequence[int], seed: int) -> tuple[int, ...]:
     return tuple(torch.argsort(position).tolist())
 
 
-def load_images(paths: Sequence[Path], preprocessing: Preprocessing, progress: Progress | None = None) -> Tensor:
+def load_images(paths: Sequence[Path], preprocessing: Preprocessing, progress: Progress = no_progress) -> Tensor:
     """Read images into `(N, C, H, W)` float32, in the order of `paths`; only these files are opened.
 
     Raises `UnreadableImageError` naming the file that cannot be decoded, `PreprocessingError` where images come out in
@@ -93,8 +92,7 @@ def load_images(paths: Sequence[Path], preprocessing: Preprocessing, progress: P
         try:
             for done, future in enumerate(futures, 2):
                 future.result()
-                if progress is not None:
-                    progress("read images", done, len(paths))
+                progress("read images", done, len(paths))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -112,7 +112,6 @@ def _translated(model: nn.Module, example: Tensor, opset: int, *, dynamic_batch:
         verbose=False,
         optimize=False,  # its limit on what is folded is a megabyte
         input_names=["input", *weight_names],
-        output_names=list(traced.output_names),
     )
     if program is None:
         raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
@@ -120,7 +119,7 @@ def _translated(model: nn.Module, example: Tensor, opset: int, *, dynamic_batch:
     proto = program.model_proto
     del proto.graph.input[1:]
     strip_(proto)
-    rename_(proto.graph, traced.output_names, NETWORK_PREFIX)
+    rename_(proto.graph, "input", traced.output_names, NETWORK_PREFIX)
     name_batch_(proto.graph)
     _insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
     proto.producer_name, proto.producer_version = "vfconvert", __version__

@@ -50,15 +50,14 @@ def names_written(graph: onnx.GraphProto) -> set[str]:
     return written
 
 
-def rename_(graph: onnx.GraphProto, output_names: Sequence[str], prefix: str) -> None:
-    """Name the outputs in order, take `prefix` off the parameters' names, and number all other values.
+def rename_(graph: onnx.GraphProto, input_name: str, output_names: Sequence[str], prefix: str) -> None:
+    """Name the one input, and the outputs in order, take `prefix` off the parameters' names, number all other values.
 
-    Inputs keep their names.
+    The outputs differ from each other and from the input.
     """
-    inputs = {value.name for value in graph.input}
-    old_outputs = [value.name for value in graph.output]
-    names = {old: new for old, new in zip(old_outputs, output_names, strict=True) if old not in inputs}
-    taken = inputs | set(output_names)
+    names = {graph.input[0].name: input_name}
+    names.update(zip((value.name for value in graph.output), output_names, strict=True))
+    taken = {input_name, *output_names} | names_read(graph)  # which may be of values that are yet to be written
     for name in (tensor.name for tensor in graph.initializer):
         short = name.removeprefix(prefix)
         if short != name and name not in names and short not in taken:
@@ -90,7 +89,7 @@ def name_batch_(graph: onnx.GraphProto) -> None:
 def _rename_values_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
-    for value in graph.output:
+    for value in (*graph.input, *graph.output):
         value.name = names.get(value.name, value.name)
     for node in graph.node:
         for ends in (node.input, node.output):

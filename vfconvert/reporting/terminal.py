@@ -30,6 +30,13 @@ def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     return Group(*parts)
 
 
+def render_test(report: ConversionReport, images: int, accuracy_before: float, accuracy_after: float) -> Group:
+    """What a set of test images says of the model file and of the written file, above the sizes of both."""
+    title = f"On {plural(images, 'test image')} that neither training nor conversion has seen:"
+    accuracies = ("accuracy", percent(accuracy_before), percent(accuracy_after))
+    return Group(Text(), Text(title, style="bold"), totals_table(report, accuracies))
+
+
 def totals_table(report: ConversionReport, *first: tuple[str, str, str]) -> Table:
     """Before, after and their ratio; the rows `first` (label, before, after) stand above the others."""
     before, after = report.before, report.after

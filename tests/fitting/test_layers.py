@@ -1,0 +1,109 @@
+"""The norm after a fitted layer, kept layers that are re-fitted, and where activations are kept."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.fitting.nets import ResidualNet, images, settled
+from tests.references import assert_close_enough
+from vfconvert.fitting import boundary as boundary_module
+from vfconvert.fitting.augment import Augmentation
+from vfconvert.fitting.boundary import Boundary
+from vfconvert.fitting.layers import refit_kept, set_norm, slope
+from vfconvert.fitting.reconstruct import output_loss
+from vfconvert.fitting.samples import Sample, layer_moments
+from vfconvert.nn import VersatileConv2d
+from vfconvert.specs import ConvGeometry
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def test_norm_regresses_the_teachers_normalised_output() -> None:
+    model = settled(ResidualNet())
+    conv, old = model.get_submodule("conv1"), model.get_submodule("norm1")
+    assert isinstance(conv, nn.Conv2d)
+    assert isinstance(old, nn.BatchNorm2d)
+    layer = VersatileConv2d(ConvGeometry.of(conv))
+    x = images(64, 8)
+    with torch.no_grad():
+        moments = layer_moments(conv, iter([Sample(inputs=x, targets=conv(x))]), 64, GENERATOR)
+        norm = copy.deepcopy(old)
+        set_norm(norm, old, layer, moments)
+        got, wanted = norm(layer(x)), old(conv(x))
+        # least squares: the residual has no mean and is uncorrelated with the output
+        residual = (wanted - got).transpose(0, 1).flatten(1)
+        output = got.transpose(0, 1).flatten(1)
+        assert float(residual.mean(1).abs().max()) < 1e-3
+        correlation = ((residual * (output - output.mean(1, keepdim=True))).mean(1) / output.var(1)).abs().max()
+        assert float(correlation) < 1e-3
+        nn.init.ones_(norm.weight)
+        worse = (wanted - norm(layer(x))).transpose(0, 1).flatten(1)
+        assert (worse.square().mean(1) >= residual.square().mean(1) - 1e-6).all()
+    assert_close_enough(slope(old), old.weight.detach() / (old.running_var + old.eps).sqrt(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("groups", [1, 4], ids=["dense", "grouped"])
+def test_kept_layer_undoes_what_was_done_to_its_inputs(groups: int) -> None:
+    conv = nn.Conv2d(8, 8, 3, groups=groups)
+    x, changed = images(128, 8), 0.5 * images(128, 8) + 1
+    layer = copy.deepcopy(conv)
+    with torch.no_grad():
+        moments = layer_moments(conv, iter([Sample(inputs=changed, targets=conv(x))]), 128, GENERATOR)
+        before = float((conv(changed) - conv(x)).norm())
+        refit_kept(layer, None, moments)
+        assert float((layer(changed) - conv(x)).norm()) < 0.05 * before
+
+
+def test_kept_layer_with_unchanged_inputs_stays() -> None:
+    conv, x = nn.Conv2d(8, 8, 3, bias=False), images(128, 8)
+    layer = copy.deepcopy(conv)
+    with torch.no_grad():
+        refit_kept(layer, None, layer_moments(conv, iter([Sample(inputs=x, targets=conv(x))]), 128, GENERATOR))
+    assert_close_enough(layer.weight, conv.weight, tolerance=1e-3)
+
+
+def test_boundary_holds_large_activations_in_half_and_larger_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(10, 3, 4)
+    monkeypatch.setattr(boundary_module, "HALF_BYTES", 100)
+    for disk_bytes in (10**9, 100):
+        monkeypatch.setattr(boundary_module, "DISK_BYTES", disk_bytes)
+        held = Boundary(10, torch.Size([3, 4]))
+        held.append(values[:6])
+        held.append(values[6:])
+        assert held[0:10].dtype == torch.float32
+        assert_close_enough(held[0:10], values, tolerance=1e-3)
+        assert_close_enough(held[torch.tensor([7, 2])], values[[7, 2]], tolerance=1e-3)
+    file = Path(held._file.name)
+    assert file.exists()
+    del held
+    assert not file.exists()
+
+
+def test_boundary_clamps_what_half_precision_cannot_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(boundary_module, "HALF_BYTES", 1)
+    held = Boundary(1, torch.Size([2]))
+    held.append(torch.tensor([[1e6, -1e6]]))
+    assert held[0:1].tolist() == [[65504.0, -65504.0]]
+
+
+def test_augmentation_moves_images_and_keeps_their_pixels() -> None:
+    x = torch.arange(2 * 1 * 8 * 8).float().view(2, 1, 8, 8)
+    mirrored = Augmentation(mirror=True, shift=0.0)(x, torch.Generator().manual_seed(1))
+    for got, given in zip(mirrored, x, strict=True):
+        assert torch.equal(got, given) or torch.equal(got, given.flip(2))
+    shifted = Augmentation(mirror=False, shift=0.25)(x, torch.Generator().manual_seed(1))
+    assert shifted.shape == x.shape
+    assert not torch.equal(shifted, x)
+    assert set(shifted[0].flatten().tolist()) <= set(x[0].flatten().tolist())
+    assert torch.equal(Augmentation(mirror=False, shift=0.0)(x, GENERATOR), x)
+
+
+def test_output_loss_is_zero_only_for_the_same_outputs() -> None:
+    logits, image = torch.randn(4, 5), torch.randn(4, 1, 3, 3)
+    for wanted in (logits, image, {"out": image, "aux": logits}, (logits, None, image)):
+        assert float(output_loss(wanted, wanted)) == pytest.approx(0, abs=1e-6)
+    assert float(output_loss(logits * 2, logits)) > 0.01
+    assert float(output_loss({"out": image + 1, "aux": logits}, {"out": image, "aux": logits})) > 0.1
