@@ -93,7 +93,9 @@ def train_network(
     done = 0
     network.train()
     for _ in range(epochs):
-        for batch in torch.randperm(len(images), generator=generator).split(_BATCH):
+        order = torch.randperm(len(images), generator=generator)
+        for start in range(0, len(images), _BATCH):
+            batch = order[start : start + _BATCH]
             down, right = torch.randint(3, (2,), generator=generator).tolist()
             shifted = F.pad(images[batch], (1, 1, 1, 1), value=paper)[..., down : down + 8, right : right + 8]
             loss = F.cross_entropy(network(shifted), labels[batch])

@@ -81,7 +81,7 @@ class Preprocessing:
             return preset_transform(self.preset)(image)
         if self.size is not None and (image.height, image.width) != self.size:
             image = _cover(image, self.size)
-        tensor: Tensor = F.to_dtype(F.pil_to_tensor(image), torch.float32, scale=True)
+        tensor: Tensor = F.pil_to_tensor(image).to(torch.float32) / 255
         if self.mean is None and self.std is None:
             return tensor
         mean, std = self.mean or (0.0,) * self.channels, self.std or (1.0,) * self.channels

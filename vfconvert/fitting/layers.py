@@ -47,10 +47,11 @@ def fit_versatile(
     scale = torch.cat([fit.scale for fit in fits])
     rows = torch.cat([fit.mask * total + group * per_group + fit.primary for group, fit in enumerate(fits)])
     primary = rows % total
-    # The largest scale of a primary goes into the bank: what is left is at most 1, and 1 where nothing is shared.
-    largest = torch.zeros(total, dtype=scale.dtype).scatter_reduce(0, primary, scale.abs(), "amax")
-    largest = torch.where(largest > 0, largest, torch.ones_like(largest))
-    bank, scale = bank * largest[:, None], scale / largest[primary]
+    # Every primary gets the size of the old weights, so that one learning rate suits all of them.
+    size = like.weight.detach().double().square().mean().sqrt().to(bank).cpu()
+    factor = size.clamp_min(1e-12) / bank.square().mean(1).sqrt().clamp_min(1e-30)
+    factor = torch.where(bank.abs().amax(1) > 0, factor, torch.ones_like(factor))
+    bank, scale = bank * factor[:, None], scale / factor[primary]
     layer = VersatileConv2d(
         geometry, spec, scale=decision.norm is None, device=like.weight.device, dtype=like.weight.dtype
     )
