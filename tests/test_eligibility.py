@@ -119,7 +119,7 @@ def test_first_convolution_is_kept_by_default_and_by_no_other_name() -> None:
         layer="0",
         geometry=decision(plan_of(network()), "0").geometry,
         code="first",
-        reason="first convolution (3 input channels); --include-first converts it",
+        reason="first convolution, of few input channels (3); --include-first converts it",
     )
     assert isinstance(decision(plan_of(network(), include_first=True), "0"), Convert)
     assert isinstance(decision(plan_of(network(), include=["0"]), "0"), Convert)

@@ -51,7 +51,7 @@ def test_wish_refuses_numbers_no_layer_can_have(wish: dict[str, object], message
 
 def test_stride_that_fits_no_layer_is_refused() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).eval()
-    with pytest.raises(IllegalSpecError, match="fits no layer: the widest filter has 8 channels, .* at most 4"):
+    with pytest.raises(IllegalSpecError, match=r"fits no layer: the widest filter has 8 channels, .* at most 4"):
         plan_of(model, Wish(channel=True, channel_stride=5))
 
 

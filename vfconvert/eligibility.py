@@ -100,7 +100,10 @@ def _called_once(facts: Facts) -> Reason | None:
 
 def _first(facts: Facts) -> Reason | None:
     if facts.is_first and not facts.include_first and not facts.include:
-        return "first", f"first convolution ({facts.module.in_channels} input channels); --include-first converts it"
+        return (
+            "first",
+            f"first convolution, of few input channels ({facts.module.in_channels}); --include-first converts it",
+        )
     return None
 
 

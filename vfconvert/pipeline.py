@@ -174,7 +174,7 @@ def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> Conversi
         "input_shape": ",".join(map(str, run.example.shape[1:])),
         "preprocessing": images.report.preprocessing,
     }
-    with ExitStack() as outputs:
+    with ExitStack() as outputs:  # both files appear, or none
         temporary = outputs.enter_context(atomic_path(output))
         with run.clock.stage("export"):
             exported = export_onnx(student, run.example.cpu(), temporary, metadata=metadata, opset=run.options.opset)
@@ -184,7 +184,8 @@ def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> Conversi
         run.teacher.cpu()
         report = run.report(after, fitted, images, parity, exported, written)
         if run.options.report is not None:
-            write_json(report, run.options.report)
+            beside = outputs.enter_context(atomic_path(run.options.report))
+            write_json(report, beside)
     return report
 
 
@@ -223,7 +224,7 @@ def _check_outputs(options: ConversionOptions, output: Path) -> None:
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # a device without memory has no value to give
     except (RuntimeError, AssertionError) as error:
         said = str(error).strip().splitlines()[0]
         raise DeviceError(f"--device {name}: {said}; use cpu, or a device that this torch can see") from error

@@ -97,7 +97,7 @@ class Wish:
         largest = channels // self.windows
         if isinstance(self.channel_stride, int):
             return self.channel_stride if self.channel_stride <= largest else 0
-        return min(max(1, int(self.channel_stride * channels)), largest)
+        return min(max(1, int(self.channel_stride * channels + 1e-9)), largest)
 
     def spec_of(self, geometry: ConvGeometry) -> VersatileSpec:
         """What this wish makes of one layer."""
@@ -153,7 +153,9 @@ def make_plan(
 
 
 def _check_stride(wish: Wish, geometries: Sequence[ConvGeometry]) -> None:
-    if not wish.channel or any(wish.stride_of(geometry.group_inputs) for geometry in geometries):
+    if not wish.channel or isinstance(wish.channel_stride, float):
+        return  # a share fits every layer that has channels to share
+    if any(wish.stride_of(geometry.group_inputs) for geometry in geometries):
         return
     most = max(geometry.group_inputs for geometry in geometries)
     raise IllegalSpecError(

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from vfconvert.fitting.augment import Augmentation
 
-_BLOCK_BUDGET = 4e12  # multiply-adds of all steps of all blocks, forward and backward
-_OUTPUT_BUDGET = 4e12  # the same for the pass on the output
-_BATCH_MACS = 64 * 125e6  # multiply-adds of a batch's forward pass from which the batch gets smaller
+_BLOCK_BUDGET = 2e12  # multiply-adds of all steps of all blocks, forward and backward
+_OUTPUT_BUDGET = 1e12  # the same for the pass on the output
+_BATCH_MACS = 32 * 250e6  # multiply-adds of a batch's forward pass from which the batch gets smaller
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,11 +18,11 @@ class FitOptions:
     The rates are those of the first step; they fall to zero along a cosine.
     """
 
-    block_steps: int = 400
-    output_steps: int = 400
-    batch: int = 64
+    block_steps: int = 300
+    output_steps: int = 200
+    batch: int = 32
     block_rate: float = 1e-3
-    output_rate: float = 5e-4
+    output_rate: float = 3e-4
     residual_targets: bool = True
     refit_kept: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -31,14 +31,14 @@ class FitOptions:
     @classmethod
     def within_budget(cls, *, macs: int, reconstruct: bool, augment: bool, seed: int) -> FitOptions:
         """Steps for a network of so many multiply-adds per image: as many as do good, fewer where each is dear."""
-        batch = int(min(64, max(8, _BATCH_MACS // max(macs, 1))))
+        batch = int(min(32, max(8, _BATCH_MACS // max(macs, 1))))
         step = 3 * batch * max(macs, 1)
         augmentation = Augmentation() if augment else Augmentation(mirror=False, shift=0.0)
         if not reconstruct:
             return cls(block_steps=0, output_steps=0, augmentation=augmentation, seed=seed)
         return cls(
-            block_steps=int(min(400, max(20, _BLOCK_BUDGET // step))),
-            output_steps=int(min(400, max(20, _OUTPUT_BUDGET // step))),
+            block_steps=int(min(300, max(20, _BLOCK_BUDGET // step))),
+            output_steps=int(min(200, max(20, _OUTPUT_BUDGET // step))),
             batch=batch,
             augmentation=augmentation,
             seed=seed,

@@ -12,6 +12,7 @@ from vfconvert.analysis.totals import Totals, ordinary_macs, versatile_macs
 from vfconvert.nn import VersatileConv2d
 from vfconvert.planning import Convert, Decision, Plan
 from vfconvert.reporting.report import AgreementReport, ImagesReport, LayerRow, Size
+from vfconvert.reporting.units import percent, plural
 from vfconvert.specs import ConvGeometry
 from vfconvert.verification import agreement, predict, top1_accuracy
 
@@ -113,11 +114,11 @@ def warnings_of(
     sentences = []
     if found is not None and found.measure == "top-1 agreement" and found.value < ENOUGH_AGREEMENT:
         sentences.append(
-            f"the converted network agrees with the original on {found.value:.1%} of the images, below "
+            f"the converted network agrees with the original on {percent(found.value)} of the images, below "
             f"{ENOUGH_AGREEMENT:.0%}: convert fewer layers (--exclude, or --spatial alone), give more "
             "--calibration-images, or fine-tune the result before use"
         )
-    if found is not None and found.measure != "top-1 agreement" and found.relative_error > ENOUGH_RELATIVE_ERROR:
+    if found is not None and found.measure != "top-1 agreement" and not found.relative_error <= ENOUGH_RELATIVE_ERROR:
         sentences.append(
             f"the outputs differ from the original's by {found.relative_error:.1%} of their size: convert fewer layers "
             "(--exclude, or --spatial alone), give more --calibration-images, or fine-tune the result before use"
@@ -130,7 +131,8 @@ def warnings_of(
     grouped = [d.layer for d in plan.converted if d.spec.is_group_convolution(d.geometry)]
     if grouped:
         sentences.append(
-            f"{len(grouped)} layers ({grouped[0]}, …) have windows that share nothing: they are group convolutions"
+            f"windows that share nothing make group convolutions of {plural(len(grouped), 'layer')}: {grouped[0]}"
+            + (", …" if len(grouped) > 1 else "")
         )
     kinds = {p.dtype for p in original.parameters() if p.is_floating_point()} - {torch.float32}
     if kinds:
