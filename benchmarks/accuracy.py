@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from benchmarks import networks
 from benchmarks.stages import WISHES, Stage, parameters, stages
 from vfconvert.analysis.counting import count_macs
+from vfconvert.data.synthetic import synthesise
 from vfconvert.fitting.options import FitOptions
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -78,6 +79,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
+    parser.add_argument("--synthetic", action="store_true", help="calibrate on synthetic images")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
     teacher = getattr(networks, arguments.network)()
@@ -104,7 +106,11 @@ def main() -> None:
 
             options = FitOptions.within_budget(macs=macs, reconstruct=True, augment=True, seed=seed)
             options = dataclasses.replace(options, **changes)
-            stages(teacher, cifar.calibration(arguments.images, seed), WISHES[kind], options, keep)
+            if arguments.synthetic:
+                calibration = synthesise(teacher, (3, 32, 32), arguments.images, seed).images
+            else:
+                calibration = cifar.calibration(arguments.images, seed)
+            stages(teacher, calibration, WISHES[kind], options, keep)
     for (kind, stage), values in found.items():
         print(f"mean of {len(values)}: {kind} {stage}: {mean(values):.2f} %")
 

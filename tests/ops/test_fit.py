@@ -12,9 +12,9 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.crops import crops_and_levels
 from vfconvert.ops.fit import _solve, fit_group
 from vfconvert.ops.matching import Assignment, assign
-from vfconvert.ops.moments import Moments
+from vfconvert.ops.moments import Moments, MomentSum
 from vfconvert.ops.problem import Problem
-from vfconvert.specs import ConvGeometry, VersatileSpec
+from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 
 def exact_moments(weight: torch.Tensor) -> Moments:
@@ -128,6 +128,23 @@ def test_dead_output_takes_no_weight_and_does_no_harm() -> None:
     found = fit_group(dead)
     assert torch.isfinite(found.bank).all()
     assert torch.isfinite(found.scale).all()
+
+
+def test_few_samples_hold_to_the_old_weight() -> None:
+    geometry = ConvGeometry(in_channels=8, out_channels=6, kernel_size=(3, 3), bias=False)
+    spec = VersatileSpec(crops=(Crop(0, 3, 0, 3),), levels=((0,),))
+    old = torch.randn(6, 72)
+    seen, unseen = torch.randn(40, 72), torch.randn(500, 72)  # fewer samples than inputs
+    total = MomentSum(72, 6)
+    total.add(seen, seen @ old.T + 0.5 * torch.randn(40, 6))
+    moments, importance = total.result(), torch.ones(6, dtype=torch.float64)
+
+    def error(trusted: torch.Tensor | None) -> float:
+        found = fit_group(Problem.of(moments, geometry, spec, importance, trusted))
+        filters = (found.bank[found.primary] * found.scale[:, None]).float()
+        return float((unseen @ (filters - old).T).norm() / (unseen @ old.T).norm())
+
+    assert error(old) < 0.6 * error(None)
 
 
 def test_fit_refuses_activations_that_are_not_finite() -> None:

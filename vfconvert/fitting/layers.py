@@ -40,8 +40,9 @@ def fit_versatile(
     outputs = geometry.group_outputs
     fits: list[GroupFit] = []
     for group, found in enumerate(moments):
-        weights = importance[group * outputs : (group + 1) * outputs]
-        fits.append(fit_group(Problem.of(found, geometry, spec, weights)))
+        mine = slice(group * outputs, (group + 1) * outputs)
+        old = like.weight.detach()[mine].cpu().flatten(1)
+        fits.append(fit_group(Problem.of(found, geometry, spec, importance[mine], old)))
     total, per_group = spec.primaries(geometry), spec.primaries_per_group(geometry)
     bank = torch.cat([fit.bank for fit in fits])
     scale = torch.cat([fit.scale for fit in fits])

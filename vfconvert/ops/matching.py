@@ -143,7 +143,7 @@ def _fill_slots(problem: Problem, sweeps: int = 3) -> Assignment:
     for s in others:
         of = leader[primary[members[s]]]
         known = of >= 0
-        scale[members[s][known]] = between.ratio(sharing, of[known], members[s][known])
+        scale[members[s][known]] = between.ratio(sharing, of[known], members[s][known]).to(scale)
     return Assignment(mask=mask, primary=primary, scale=scale)
 
 

@@ -20,6 +20,8 @@ from vfconvert.ops.moments import Moments
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 RIDGE = 1e-4  # of the mean diagonal of H
+SCARCE = 10  # samples for each unfolded input, below which the old weights are trusted besides
+_TRUST = 0.02  # how far: white inputs of this share of H's mean diagonal, for as many samples as inputs
 _LARGE = 1500  # unfolded inputs from which float32 does: the moments are no more exact than that
 
 
@@ -40,21 +42,38 @@ class Problem:
     primaries: int
 
     @classmethod
-    def of(cls, moments: Moments, geometry: ConvGeometry, spec: VersatileSpec, importance: Tensor) -> Problem:
-        """Build the problem; `importance` `(N,)` counts the squared error of every output."""
+    def of(
+        cls,
+        moments: Moments,
+        geometry: ConvGeometry,
+        spec: VersatileSpec,
+        importance: Tensor,
+        old_weight: Tensor | None = None,
+    ) -> Problem:
+        """Build the problem; `importance` `(N,)` counts the squared error of every output.
+
+        Where samples are scarce, white inputs that the old weight `(N, D)` answers are mixed in: the fit then holds
+        to that weight in all directions that the samples do not show.
+        """
         size = moments.covariance.shape[0]
         dtype = torch.float64 if size < _LARGE else torch.float32
         ridge = RIDGE * moments.covariance.diagonal().mean().clamp_min(1e-12)
         covariance = moments.covariance.clone()
         covariance.diagonal().add_(ridge)
-        variance = moments.target_variance
+        cross, variance = moments.cross, moments.target_variance
+        scarcity = max(0.0, size / moments.count - 1 / SCARCE)
+        if old_weight is not None and scarcity > 0:
+            white = _TRUST * scarcity * moments.covariance.diagonal().mean()
+            covariance.diagonal().add_(white)
+            cross = cross + white * old_weight.T.to(cross)
+            variance = variance + white * old_weight.to(variance).square().sum(1)
         # A constant or dead output still needs some weight, or its primary would be undetermined.
         energy = importance.to(variance) * variance
         floor = 1e-6 * energy.mean().clamp_min(1e-12)
         weights = energy.clamp_min(float(floor)) / variance.clamp_min(1e-12 + 1e-9 * float(variance.mean()))
         return cls(
             covariance=covariance.to(dtype),
-            cross=moments.cross.to(dtype),
+            cross=cross.to(dtype),
             variance=variance.to(dtype),
             weights=(weights / weights.mean()).to(dtype),
             masks=masks(geometry, spec),
