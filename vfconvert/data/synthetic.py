@@ -7,8 +7,9 @@ is optimised (Adam on the pixels) until a batch of it reproduces them:
     mean over layers and channels of  KL(N(m, v) || N(m_running, v_running))
         = 1/2 (v / v_running + (m - m_running)^2 / v_running - 1 - log(v / v_running))
 
-For a classifier a small term asks that every image look like a class of its own, drawn at random, until the network is
-as sure of it as it is of photographs (cross-entropy below `_SURE`), so that the images are as diverse as the classes.
+For a classifier two small terms ask that the images be diverse and look like something: the entropy of the mean
+prediction is raised, that of every single prediction lowered. (Random classes as targets fit worse: pixels that are
+driven to a class far from what the noise resembles leave the statistics.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.hooks import RemovableHandle
 
@@ -31,11 +31,10 @@ Shape = tuple[int, int, int]
 _CHROMA = 0.35  # colour's share of the noise, against 1 of luminance
 _CONTRAST = 0.35  # standard deviation of the logarithm of an image's contrast
 _LEARNING_RATE = 0.05  # of a pixel, in standard deviations of the images
-_CLASS_WEIGHT = 0.003
-_SURE = 0.3  # mean cross-entropy of a good network on its own photographs
+_DIVERSITY, _CONFIDENCE = 0.005, 0.0005  # weights of the two entropies, in nats, beside the mean divergence
 _BATCH_PIXELS = 131_072  # 128 images of 32x32: statistics of a batch must be steady, and its activations fit in memory
 _FEWEST_IN_BATCH, _MOST_IN_BATCH = 16, 128
-_FEWEST_STEPS, _MOST_STEPS = 6, 20
+_FEWEST_STEPS, _MOST_STEPS = 4, 20
 _MAC_BUDGET = 4 * 10**12  # products of all steps, forward and backward: one to three minutes on two cores
 
 
@@ -56,10 +55,7 @@ def noise_images(shape: Shape, count: int, seed: int, exponent: float = 1.5) -> 
     Every image has zero mean over all its numbers and unit variance times a random contrast squared. Channels share a
     luminance part and differ in a smaller chroma part, as those of photographs do.
     """
-    return _noise(shape, count, torch.Generator().manual_seed(seed), exponent)
-
-
-def _noise(shape: Shape, count: int, generator: torch.Generator, exponent: float = 1.5) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
     channels, height, width = shape
     frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width)[None])
     amplitude = frequency.clamp_min(1 / max(height, width)) ** -exponent
@@ -82,23 +78,22 @@ def synthesise(
     """`count` images of `shape` `(C, H, W)` that the network takes for what it was trained on.
 
     Without a BatchNorm2d that tracks statistics: `noise_images`. Otherwise each batch of 16 to 128 images is optimised
-    for `steps` steps; by default as many, 6 to 20, as an allowance of products permits. The same seed gives the same
+    for `steps` steps; by default as many, 4 to 20, as an allowance of products permits. The same seed gives the same
     images. The model is left as it was: modes, gradients, hooks; the global random state is not touched.
     Raises `FitError` where the network's statistics are not finite.
     """
     norms = _tracking_norms(model)
     if not norms:
         return SyntheticImages(noise_images(shape, count, seed), "noise")
-    generator = torch.Generator().manual_seed(seed)
     size = max(_FEWEST_IN_BATCH, min(_MOST_IN_BATCH, _BATCH_PIXELS // (shape[1] * shape[2])))
-    noise = _noise(shape, count, generator)
+    noise = noise_images(shape, count, seed)
     # batches of nearly equal size: a small one at the end would have to match the statistics alone
     batches = torch.tensor_split(noise, max(1, round(count / size)))
     with _evaluating(model):
         steps = _affordable_steps(model, noise[:1], count) if steps is None else steps
         matched = []
         for number, batch in enumerate(batches):
-            matcher = _Matcher(model, norms, batch, generator)
+            matcher = _Matcher(model, norms, batch)
             for step in range(steps):
                 matcher.step(step / steps)
                 progress("synthesise images", number * steps + step + 1, len(batches) * steps)
@@ -109,11 +104,10 @@ def synthesise(
 class _Matcher:
     """One batch of images on its way from noise to matched statistics."""
 
-    def __init__(self, model: nn.Module, norms: list[_Norm], noise: Tensor, generator: torch.Generator) -> None:
+    def __init__(self, model: nn.Module, norms: list[_Norm], noise: Tensor) -> None:
         self._model, self._norms = model, norms
         self.images = noise.clone().requires_grad_()
         self._optimiser = torch.optim.Adam([self.images], _LEARNING_RATE)
-        self._draw = torch.rand(len(noise), generator=generator)  # becomes a class once the number of classes is known
 
     def step(self, done: float) -> None:
         """One step on the pixels; `done` is the share of steps behind, and the step shrinks with it."""
@@ -121,7 +115,7 @@ class _Matcher:
             like = next(self._model.parameters())  # its device and number type
             with _watching(self._norms) as divergences:
                 output = self._model(self.images.to(like))
-            loss = torch.stack(divergences).mean() + self._class_term(output)
+            loss = torch.stack(divergences).mean() + _entropy_term(output)
             if not bool(torch.isfinite(loss)):
                 raise FitError(
                     "synthetic images: the network's activations are not finite on noise; give real images with --data"
@@ -130,13 +124,6 @@ class _Matcher:
             (self.images.grad,) = torch.autograd.grad(loss, self.images)
         self._optimiser.param_groups[0]["lr"] = _LEARNING_RATE * (1 - done)
         self._optimiser.step()
-
-    def _class_term(self, output: object) -> Tensor:
-        if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < 2:
-            return torch.zeros(())
-        classes = (self._draw * output.shape[1]).long().to(output.device)
-        unsure = F.cross_entropy(output.float(), classes, reduction="none") - _SURE
-        return _CLASS_WEIGHT * unsure.clamp_min(0).mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +140,18 @@ class _Norm:
         variance = x.var((0, 2, 3), correction=0) + self.module.eps
         shift = (x.mean((0, 2, 3)) - self.mean).square()
         return 0.5 * ((variance + shift) / self.variance - 1 - torch.log(variance / self.variance)).mean()
+
+
+def _entropy_term(output: object) -> Tensor:
+    """Low where logits `(B, K)` are diverse over the batch and each sure; 0 for whatever else a network returns."""
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < 2:
+        return torch.zeros(())
+    predictions = output.float().softmax(1)
+    return _CONFIDENCE * _entropy(predictions).mean() - _DIVERSITY * _entropy(predictions.mean(0))
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    return -(probabilities * probabilities.clamp_min(1e-9).log()).sum(-1)
 
 
 def _tracking_norms(model: nn.Module) -> list[_Norm]:

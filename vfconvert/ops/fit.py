@@ -37,7 +37,7 @@ def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4) -> Gr
         raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
     state = assign(problem)
     if problem.covariance.dtype == torch.float32:  # large: the first guess of the scales must nearly do
-        rounds, alternations = min(rounds, 1), min(alternations, 2)
+        rounds, alternations = 0, min(alternations, 2)
     bank = problem.cross.new_zeros(problem.primaries, len(problem.covariance))
     found: list[tuple[float, Tensor, Assignment]] = []
     reassignments = rounds if len(problem.slots) > 2 else 0
@@ -128,7 +128,7 @@ def _solve(problem: Problem, state: Assignment, start: Tensor, iterations: int =
     residual = right - apply(bank)
     direction = step = precondition(residual)
     energy = (residual * step).sum(1)
-    goal = (1e-9 if bank.dtype == torch.float64 else 1e-7) * (right * precondition(right)).sum(1) + _TINY
+    goal = (1e-9 if bank.dtype == torch.float64 else 1e-5) * (right * precondition(right)).sum(1) + _TINY
     for _ in range(iterations):
         if bool((energy <= goal).all()):
             break
