@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from vfconvert.analysis.profile import profile
+from vfconvert.errors import NothingEligibleError
 from vfconvert.planning import Convert, Keep, Plan, Wish, make_plan
 
 
@@ -131,3 +132,21 @@ def test_globs_select_layers() -> None:
     assert [c.layer for c in only.converted] == ["0.0", "0.2"]
     assert {k.layer: k.code for k in only.kept} == {"0.1": "excluded", "1": "not-included"}
     assert next(k.reason for k in only.kept if k.layer == "0.1") == "--exclude *.1"
+
+
+def test_first_convolution_is_the_first_that_runs() -> None:
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.stem = nn.Conv2d(8, 8, 3), nn.Conv2d(3, 8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.stem(x))
+
+    plan = plan_of(HeadFirst().eval())
+    assert {d.layer: getattr(d, "code", "convert") for d in plan.decisions} == {"head": "convert", "stem": "first"}
+
+
+def test_network_that_is_one_layer_is_refused() -> None:
+    with pytest.raises(NothingEligibleError, match="wrap it in a Sequential"):
+        plan_of(nn.Conv2d(3, 8, 3).eval())

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from tests.test_eligibility import plan_of
-from vfconvert.errors import IllegalSpecError, NoConvolutionError, NothingEligibleError
-from vfconvert.planning import Wish
+from vfconvert.errors import IllegalSpecError, NoConvolutionError, NothingEligibleError, SelectionError
+from vfconvert.planning import Wish, _no_gain
 from vfconvert.specs import ConvGeometry
 
 
@@ -72,3 +72,25 @@ def test_plan_is_the_same_for_the_same_network() -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert plan_of(model) == plan_of(model)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_glob_that_matches_nothing_is_refused_with_the_nearest_name() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)).eval()
+    with pytest.raises(SelectionError, match=r"no Conv2d layer matches .layr\.1."):
+        plan_of(model, exclude=["layr.1"])
+
+
+def test_filter_too_large_to_fit_is_kept() -> None:
+    geometry = ConvGeometry(in_channels=512, out_channels=64, kernel_size=(7, 7))
+    wish = Wish()
+    reason = _no_gain(geometry, wish.spec_of(geometry), wish, True)
+    assert reason == ("too-large", "a filter of 25,088 weights; up to 16,384 can be fitted")
+
+
+def test_scales_biases_and_rows_count_against_the_saving() -> None:
+    tiny = ConvGeometry(in_channels=16, out_channels=32, kernel_size=(1, 1), groups=8, bias=False)
+    wish = Wish(spatial=False, channel=True)
+    assert wish.spec_of(tiny).weight_numbers(tiny) < tiny.weight_numbers
+    reason = _no_gain(tiny, wish.spec_of(tiny), wish, False)
+    assert reason is not None
+    assert reason[0] == "would-not-shrink"

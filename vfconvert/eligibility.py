@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 from torch.nn.utils import parametrize
 
-from vfconvert.analysis.profile import Names, Profile
+from vfconvert.analysis.profile import Names, Profile, module_names, tied_parameters
 
 Reason = tuple[str, str]  # code, sentence
 
@@ -39,6 +39,12 @@ _HOOKS = {
     "_backward_hooks": "backward hook",
     "_backward_pre_hooks": "backward pre-hook",
 }
+
+
+def _root(facts: Facts) -> Reason | None:
+    if facts.name:
+        return None
+    return "root", "the network is this one layer, with no place to put another in; wrap it in a Sequential"
 
 
 def _subclass(facts: Facts) -> Reason | None:
@@ -108,6 +114,7 @@ def _first(facts: Facts) -> Reason | None:
 
 
 RULES: tuple[Callable[[Facts], Reason | None], ...] = (
+    _root,
     _parametrized,  # before the next: parametrizing a module makes it a subclass
     _subclass,
     _hooked,
@@ -136,7 +143,7 @@ def facts_of(
     """The facts of every Conv2d, subclasses too, in the order of `named_modules`."""
     calls = {layer.name: len(layer.calls) for layer in profile.layers}
     convolutions = [(found[0], module) for module, found in names.items() if isinstance(module, nn.Conv2d)]
-    first = convolutions[0][0] if convolutions else ""
+    first = profile.order[0] if profile.order else None
     facts = []
     for name, module in convolutions:
         tied = [tie for tie in profile.tied_parameters if any(full.rpartition(".")[0] == name for full in tie)]
@@ -154,3 +161,28 @@ def facts_of(
             )
         )
     return facts
+
+
+_MOST_REFITTED = 6000  # inputs of a kept layer whose moments are still worth their memory
+
+
+def refittable(model: nn.Module) -> frozenset[str]:
+    """Names of the layers whose weights may be fitted anew: plain, with one name, nothing tied, no hooks."""
+    tied = {full.rpartition(".")[0] for tie in tied_parameters(model) for full in tie}
+    found = set()
+    for module, names in module_names(model).items():
+        if type(module) is nn.Linear:
+            inputs = module.in_features
+        elif type(module) is nn.Conv2d:
+            inputs = module.in_channels // module.groups * module.kernel_size[0] * module.kernel_size[1]
+        else:
+            continue
+        plain = module._parameters.get("weight") is not None and not any(getattr(module, hook) for hook in _HOOKS)
+        if plain and len(names) == 1 and names[0] not in tied and inputs <= _MOST_REFITTED:
+            found.add(names[0])
+    return frozenset(found)
+
+
+def unmatched(globs: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Those globs that match none of the names."""
+    return [glob for glob in globs if not any(fnmatchcase(name, glob) for name in names)]

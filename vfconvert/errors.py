@@ -137,3 +137,9 @@ class PreprocessingError(VfconvertError):
     """`--preset`, `--mean`, `--std` or `--size` do not describe a usable transform."""
 
     exit_code = 30
+
+
+class SelectionError(VfconvertError):
+    """`--include` or `--exclude` matches no layer."""
+
+    exit_code = 31

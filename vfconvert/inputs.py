@@ -11,7 +11,7 @@ from vfconvert.data.folder import ImageFolder, list_images
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.data.synthetic import synthesise
 from vfconvert.data.tensors import load_images, split_images
-from vfconvert.errors import InputShapeError
+from vfconvert.errors import InputShapeError, PreprocessingError
 from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
 from vfconvert.reporting.report import ImagesReport
@@ -20,7 +20,7 @@ Shape = tuple[int, int, int]
 
 _DEFAULT_SIDE = 224
 _HELD_OUT_BYTES = 512 * 2**20  # images held out to judge by are kept in memory
-_SYNTHETIC_NUMBERS = 64 * 3 * 224 * 224  # numbers in all synthetic images: 64 of ImageNet's size
+_SYNTHETIC_NUMBERS = 32 * 3 * 224 * 224  # numbers in all synthetic images: 32 of ImageNet's size
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +34,15 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """`calibration` and `judging` `(N, C, H, W)`; `labels` of the latter, if known; where both came from."""
+    """`calibration` and `judging` `(N, C, H, W)`; where both came from.
+
+    `labels` of the latter, if known, are numbers below `classes`.
+    """
 
     calibration: Tensor
     judging: Tensor
     labels: Tensor | None
+    classes: int
     report: ImagesReport
 
 
@@ -46,6 +50,7 @@ def source_of(options: ConversionOptions, model: nn.Module) -> Source:
     """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels."""
     channels = _channels(model)
     if options.data is None:
+        _refuse_without_images(options)
         side = options.size or (_DEFAULT_SIDE, _DEFAULT_SIDE)
         return Source(shape=options.input_shape or (channels, *side), folder=None, preprocessing=None)
     if options.input_shape is not None:
@@ -88,6 +93,7 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
         calibration=tensors[:fitting],
         judging=tensors[fitting:],
         labels=labels,
+        classes=len(folder.classes),
         report=ImagesReport(
             source=str(folder.root),
             method=f"a random draw of {count:,} images",
@@ -96,6 +102,17 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
             preprocessing=source.preprocessing.describe(),
         ),
     )
+
+
+def _refuse_without_images(options: ConversionOptions) -> None:
+    given = [name for name in ("mean", "std", "preset") if getattr(options, name) is not None]
+    if given:
+        flags = ", ".join(f"--{name}" for name in given)
+        raise PreprocessingError(f"{flags} says how images become tensors, but there is no --data; add it or drop them")
+    if options.size is not None and options.input_shape not in (None, (options.input_shape or (0,))[:1] + options.size):
+        raise InputShapeError(
+            f"--size {_text(options.size)} and --input-shape {_text(options.input_shape)} differ; drop one of the two"
+        )
 
 
 def _synthetic(shape: Shape, options: ConversionOptions, model: nn.Module, progress: Progress) -> Images:
@@ -108,6 +125,7 @@ def _synthetic(shape: Shape, options: ConversionOptions, model: nn.Module, progr
         calibration=made.images[:count],
         judging=made.images[count:],
         labels=None,
+        classes=0,
         report=ImagesReport(
             source="synthetic", method=made.method, calibration=count, held_out=0, preprocessing="none"
         ),
@@ -115,8 +133,8 @@ def _synthetic(shape: Shape, options: ConversionOptions, model: nn.Module, progr
 
 
 def _channels(model: nn.Module) -> int:
-    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-    return 3 if first is None else first.in_channels
+    """Input channels of the network: the fewest of any convolution, since the first need not be defined first."""
+    return min((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), default=3)
 
 
 def _text(shape: tuple[int, ...] | None) -> str:

@@ -7,13 +7,14 @@ import platform
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.counting import count_macs, count_numbers
 from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, measure, planned, totals_of
@@ -31,8 +32,9 @@ from vfconvert.reporting.describe import agreement_report, layer_rows, size_of, 
 from vfconvert.reporting.json_report import write_json
 from vfconvert.reporting.report import ConversionReport, FileReport, ParityReport
 from vfconvert.verification import Parity, verify_onnx
+from vfconvert.version import __version__
 
-_PACKAGES = ("vfconvert", "torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
 
 
 class _Clock:
@@ -71,12 +73,13 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
             architecture_arguments=options.arch_args,
             trust_pickle=options.trust_pickle,
         )
-        teacher = copy.deepcopy(loaded.model).float().eval().to(device)
+        teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
         source = source_of(options, teacher)
         example = torch.zeros(1, *source.shape, device=device)
         layers = profile(teacher, example)
-        network = trace(teacher, torch.zeros(2, *source.shape, device=device))
+        noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
+        network = trace(teacher, noise.to(device))
         plan = make_plan(
             teacher,
             layers,
@@ -87,12 +90,12 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
             include_first=options.include_first,
         )
         before = totals_of(teacher, layers, count_macs(teacher, example))
-    run = _Run(options, loaded, teacher, layers, plan, before, example, device, clock)
+    run = _Run(options, network, loaded, teacher, layers, plan, before, example, device, clock)
     if options.dry_run:
         return run.report(after=planned(teacher, before, layers, plan.converted))
     with clock.stage("images"):
         images = images_of(source, options, teacher, progress)
-    fitted = _fit(run, network, images, progress)
+    fitted = _fit(run, images, progress)
     return _export(run, fitted, images, output)
 
 
@@ -102,6 +105,7 @@ class _Run:
     def __init__(
         self,
         options: ConversionOptions,
+        network: Network | None,
         loaded: LoadedModel,
         teacher: nn.Module,
         layers: Profile,
@@ -111,7 +115,8 @@ class _Run:
         device: torch.device,
         clock: _Clock,
     ) -> None:
-        self.options, self.loaded, self.teacher, self.layers = options, loaded, teacher, layers
+        self.options, self.network, self.loaded = options, network, loaded
+        self.teacher, self.layers = teacher, layers
         self.plan, self.before, self.example, self.device, self.clock = plan, before, example, device, clock
 
     def report(
@@ -127,45 +132,57 @@ class _Run:
         agreement = None
         if student is not None and images is not None:
             with self.clock.stage("judge"):
-                agreement = agreement_report(self.teacher, student, images.judging, images.labels, images.report)
+                agreement = agreement_report(
+                    self.teacher, student, images.judging, images.labels, images.classes, images.report
+                )
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
         return ConversionReport(
             command=self.options.command,
-            versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            versions={
+                "vfconvert": __version__,
+                "python": platform.python_version(),
+                **{name: version(name) for name in _PACKAGES},
+            },
             seed=self.options.seed,
             device=str(self.device),
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
             layers=layer_rows(self.plan, self.layers, student, fitted.unexplained if fitted is not None else {}),
-            before=size_of(self.before, self.loaded.size_bytes),
+            before=size_of(replace(self.before, numbers=count_numbers(self.loaded.model)), self.loaded.size_bytes),
             after=size_of(after, output.bytes if output is not None else None),
             images=images.report if images is not None else None,
             agreement=agreement,
             parity=_parity_report(parity, exported),
             output=output,
             seconds=seconds,
-            warnings=warnings_of(self.plan, self.loaded.model, images.report if images else None, agreement),
+            warnings=warnings_of(
+                self.plan,
+                self.loaded.model,
+                images.report if images else None,
+                agreement,
+                traced=self.network is not None,
+            ),
             trusted_pickle=self.loaded.trusted,
         )
 
 
-def _fit(run: _Run, network: Network | None, images: Images, progress: Progress) -> Fitted:
+def _fit(run: _Run, images: Images, progress: Progress) -> Fitted:
     chosen = FitOptions.within_budget(
         macs=run.before.macs_executed,
         reconstruct=run.options.reconstruct,
         augment=run.options.augment,
         seed=run.options.seed,
     )
-    return compress(run.teacher, network, run.plan, images.calibration, chosen, progress)
+    return compress(run.teacher, run.network, run.plan, images.calibration, chosen, progress)
 
 
 def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> ConversionReport:
     student = fitted.model.cpu()
     after = measure(student, run.example.cpu())
     metadata = {
-        "producer": f"vfconvert {version('vfconvert')}",
+        "producer": f"vfconvert {__version__}",
         "command": run.options.command,
         "source_sha256": run.loaded.sha256,
         "method": "versatile filters (Wang et al., NeurIPS 2018), fitted to the pretrained network",
@@ -174,7 +191,8 @@ def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> Conversi
         "input_shape": ",".join(map(str, run.example.shape[1:])),
         "preprocessing": images.report.preprocessing,
     }
-    with ExitStack() as outputs:  # both files appear, or none
+    with ExitStack() as outputs:  # last in, first out: the report appears after the file that it describes
+        beside = outputs.enter_context(atomic_path(run.options.report)) if run.options.report is not None else None
         temporary = outputs.enter_context(atomic_path(output))
         with run.clock.stage("export"):
             exported = export_onnx(student, run.example.cpu(), temporary, metadata=metadata, opset=run.options.opset)
@@ -183,8 +201,7 @@ def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> Conversi
         written = FileReport(path=str(output), bytes=temporary.stat().st_size, sha256=sha256_of(temporary))
         run.teacher.cpu()
         report = run.report(after, fitted, images, parity, exported, written)
-        if run.options.report is not None:
-            beside = outputs.enter_context(atomic_path(run.options.report))
+        if beside is not None:
             write_json(report, beside)
     return report
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from torch import nn
 
 from vfconvert.analysis.profile import Profile, module_names
-from vfconvert.eligibility import facts_of, reason_to_keep
-from vfconvert.errors import IllegalSpecError, NoConvolutionError, NothingEligibleError
+from vfconvert.eligibility import facts_of, reason_to_keep, unmatched
+from vfconvert.errors import IllegalSpecError, NoConvolutionError, NothingEligibleError, SelectionError
 from vfconvert.ops.crops import CROP_FAMILIES, crops_and_levels
 from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
+
+MOST_INPUTS = 16_384  # unfolded inputs of a filter: their covariance takes 2 GiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,11 +134,12 @@ def make_plan(
         raise NoConvolutionError(
             f"{type(model).__name__} has no Conv2d layer, so there is nothing to convert; give a convolutional network"
         )
+    _check_globs((*include, *exclude), [facts.name for facts in every])
     _check_stride(wish, [ConvGeometry.of(facts.module) for facts in every])
     for facts in every:
         geometry = ConvGeometry.of(facts.module)
         spec = wish.spec_of(geometry)
-        reason = reason_to_keep(facts) or _no_gain(geometry, spec, wish)
+        reason = reason_to_keep(facts) or _no_gain(geometry, spec, wish, facts.name in norms)
         if reason is not None:
             decisions.append(Keep(layer=facts.name, geometry=geometry, code=reason[0], reason=reason[1]))
         else:
@@ -152,6 +156,15 @@ def make_plan(
     return plan
 
 
+def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
+    for glob in unmatched(globs, names):
+        near = get_close_matches(glob, names, n=1, cutoff=0.0)
+        raise SelectionError(
+            f"no Conv2d layer matches {glob!r}; the {len(names)} layers are named like {near[0]!r} "
+            "(--dry-run -v lists them all)"
+        )
+
+
 def _check_stride(wish: Wish, geometries: Sequence[ConvGeometry]) -> None:
     if not wish.channel or isinstance(wish.channel_stride, float):
         return  # a share fits every layer that has channels to share
@@ -164,12 +177,17 @@ def _check_stride(wish: Wish, geometries: Sequence[ConvGeometry]) -> None:
     )
 
 
-def _no_gain(geometry: ConvGeometry, spec: VersatileSpec, wish: Wish) -> tuple[str, str] | None:
-    """Why a layer would not shrink, None where it does."""
+def _no_gain(geometry: ConvGeometry, spec: VersatileSpec, wish: Wish, norm: bool) -> tuple[str, str] | None:
+    """Why a layer would not shrink (or cannot be fitted in memory), None where it does."""
     kh, kw = geometry.kernel_size
-    if spec.weight_numbers(geometry) < geometry.weight_numbers:
+    unfolded = geometry.group_inputs * kh * kw
+    if unfolded > MOST_INPUTS:
+        return "too-large", f"a filter of {unfolded:,} weights; up to {MOST_INPUTS:,} can be fitted"
+    # Without a norm the layer has scales and a bias of its own; every output stores its row.
+    own = geometry.out_channels * (1 if norm else 3 - geometry.bias)
+    if spec.weight_numbers(geometry) + own < geometry.weight_numbers:
         return None
-    if geometry.group_outputs == 1:
+    if geometry.group_outputs == 1 and geometry.groups > 1:
         return "depthwise", f"each of the {geometry.groups} groups has one output, so no two share a filter"
     if spec.outputs_per_primary > 1:
         return "would-not-shrink", f"{geometry.group_outputs} outputs a group leave nothing to save"

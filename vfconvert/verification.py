@@ -111,7 +111,7 @@ def verify_onnx(
     for size in sizes:
         images = inputs[torch.arange(size) % len(inputs)]
         with evaluating(model):
-            reference = named_outputs(model(images.to(_device(model))))
+            reference = named_outputs(model(images.clone().to(_device(model))))
         comparisons += _compare(reference, _run(session, images), size, tolerance)
     return Parity(
         comparisons=tuple(comparisons),
@@ -203,7 +203,9 @@ def predict(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     """
     device = _device(model)
     with evaluating(model):
-        return torch.cat([main_output(model(batch.to(device))).cpu() for batch in torch.split(images, batch_size)])
+        return torch.cat(
+            [main_output(model(batch.clone().to(device))).cpu() for batch in torch.split(images, batch_size)]
+        )
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -55,7 +55,7 @@ class DataDependent(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.first(x))
-        x = self.second(x) if float(x.mean()) >= 0 else x
+        x = self.second(x) if float(x.detach().mean()) >= 0 else x
         return self.classifier(x.mean((2, 3)))
 
 

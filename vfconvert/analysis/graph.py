@@ -7,7 +7,7 @@ module names, so one graph runs both.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,10 +24,13 @@ _PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
 class _Tracer(fx.Tracer):
-    """Leaves are the modules of torch.nn and the versatile convolution."""
+    """Leaves are the versatile convolution and the modules of torch.nn, but not wrappers of convolutions."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, VersatileConv2d) or super().is_leaf_module(m, module_qualified_name)
+        if isinstance(m, VersatileConv2d):
+            return True
+        inside = any(isinstance(child, nn.Conv2d) for child in m.modules() if child is not m)
+        return super().is_leaf_module(m, module_qualified_name) and not inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +53,12 @@ class Network:
     segments: tuple[Segment, ...]
     following_norm: dict[str, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    largest: int = 0  # numbers of one image's largest activation
+
+    @property
+    def source(self) -> fx.Node:
+        """The placeholder of the network's input."""
+        return _source(self.graph)
 
     def residual_partner(self, node: fx.Node, root: nn.Module) -> tuple[fx.Node, fx.Node] | None:
         """Where the value of `node` ends in an addition: (its last node before the sum, the other summand)."""
@@ -76,16 +85,18 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
         graph = tracer.trace(model)
         shapes, output = _run(model, graph, example)
         with torch.no_grad():
-            wanted = model(example)
+            wanted = model(example.clone())
     except Exception:  # whatever forward does with a proxy: such a network is fitted without its graph
         return None
     if not _equal(output, wanted):
         return None
+    calls = _calls(graph)
     return Network(
         graph=graph,
         segments=tuple(_segments(model, graph, shapes, example.shape[0])),
-        following_norm=_following_norms(model, graph),
-        calls=_calls(graph),
+        following_norm=_following_norms(model, graph, calls),
+        calls=calls,
+        largest=max(shape.numel() for shape in shapes.values()) // max(1, example.shape[0]),
     )
 
 
@@ -94,10 +105,16 @@ def run_nodes(
     nodes: Iterable[fx.Node],
     environment: Environment,
     *,
-    until: fx.Node | None = None,
+    keep: Sequence[fx.Node] | None = None,
     after: Callable[[fx.Node, Any], None] | None = None,
 ) -> Environment:
-    """Evaluate `nodes` in order with the modules of `root`, adding each value to `environment`; stop after `until`."""
+    """Evaluate `nodes` in order with the modules of `root`, adding each value to `environment`.
+
+    With `keep` every other value is dropped from the environment after its last reader has run.
+    """
+    nodes = tuple(nodes)
+    last_reader = {} if keep is None else {read: node for node in nodes for read in node.all_input_nodes}
+    kept = set(keep or ())
     for node in nodes:
         if node.op == "placeholder":
             if node not in environment:  # an optional argument takes its default
@@ -118,8 +135,9 @@ def run_nodes(
         environment[node] = value
         if after is not None:
             after(node, value)
-        if node is until:
-            break
+        for read in node.all_input_nodes if keep is not None else ():
+            if last_reader[read] is node and read not in kept:
+                environment.pop(read, None)
     return environment
 
 
@@ -150,9 +168,8 @@ def _run(model: nn.Module, graph: fx.Graph, example: Tensor) -> tuple[dict[fx.No
         if node.op == "output":
             output = value
 
-    start = next(node for node in graph.nodes if node.op == "placeholder")
     with torch.no_grad():
-        run_nodes(model, graph.nodes, {start: example}, after=note)
+        run_nodes(model, graph.nodes, {_source(graph): example.clone()}, after=note)
     return shapes, output
 
 
@@ -167,8 +184,13 @@ def _equal(got: Any, wanted: Any) -> bool:
     return bool(got == wanted)
 
 
-def _following_norms(model: nn.Module, graph: fx.Graph) -> dict[str, str]:
-    """Layer name -> name of the BatchNorm2d that is the only reader of its output."""
+def _source(graph: fx.Graph) -> fx.Node:
+    found: fx.Node = next(node for node in graph.nodes if node.op == "placeholder")
+    return found
+
+
+def _following_norms(model: nn.Module, graph: fx.Graph, calls: Mapping[str, int]) -> dict[str, str]:
+    """Layer name -> name of the BatchNorm2d that is the only reader of its output and reads nothing else."""
     found: dict[str, str] = {}
     for node in graph.nodes:
         if node.op != "call_module" or not isinstance(_submodule(model, node), (nn.Conv2d, VersatileConv2d)):
@@ -176,7 +198,8 @@ def _following_norms(model: nn.Module, graph: fx.Graph) -> dict[str, str]:
         users = list(node.users)
         if len(users) == 1 and users[0].op == "call_module" and type(_submodule(model, users[0])) is nn.BatchNorm2d:
             norm = _submodule(model, users[0])
-            if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
+            alone = calls[str(users[0].target)] == 1 and not norm._forward_hooks and not norm._forward_pre_hooks
+            if alone and isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
                 found[str(node.target)] = str(users[0].target)
     return found
 
@@ -196,11 +219,15 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
     A piece ends just before a layer with weights or where its value forks, so that a layer keeps its norm,
     activation and pooling, and a residual block stays whole.
     """
-    constants = [node for node in graph.nodes if node.op == "get_attr"]
-    nodes = [node for node in graph.nodes if node.op not in ("get_attr", "placeholder")]
+    entry = _source(graph)
+    constants: list[fx.Node] = []  # computed anew in every piece: weights, other arguments, sizes of the input
+    for node in graph.nodes:
+        of_input = node.all_input_nodes and set(node.all_input_nodes) <= {entry, *constants} and node not in shapes
+        if node is not entry and node.op != "output" and (node.op in ("get_attr", "placeholder") or of_input):
+            constants.append(node)
+    nodes = [node for node in graph.nodes if node is not entry and node not in set(constants)]
     index = {node: position for position, node in enumerate(nodes)}
     last_use = {node: max((index[user] for user in node.users), default=-1) for node in nodes}
-    entry = next(node for node in graph.nodes if node.op == "placeholder")
     piece: list[fx.Node] = []
     for position, node in enumerate(nodes):
         piece.append(node)

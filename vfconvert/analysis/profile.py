@@ -62,6 +62,7 @@ class Profile:
     layers: tuple[LayerProfile, ...]
     shared_modules: tuple[Names, ...]
     tied_parameters: tuple[Names, ...]
+    order: Names = ()  # the convolutions that ran, in the order of their first call
 
     def layer(self, name: str) -> LayerProfile:
         """The convolution that has this name among its names; `KeyError` where none has."""
@@ -80,8 +81,10 @@ def profile(model: nn.Module, example: Example) -> Profile:
     names = module_names(model)
     layers = {m: found for m, found in names.items() if type(m) in (nn.Conv2d, VersatileConv2d)}
     calls: dict[nn.Module, list[Call]] = {layer: [] for layer in layers}
+    order: dict[str, None] = {}
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor], output: Tensor) -> None:
+        order.setdefault(layers[layer][0])
         calls[layer].append(_call(inputs[0] if inputs else keywords["input"], output))
 
     hooks = [layer.register_forward_hook(note, with_kwargs=True) for layer in layers]
@@ -102,6 +105,7 @@ def profile(model: nn.Module, example: Example) -> Profile:
         ),
         shared_modules=tuple(found for found in names.values() if len(found) > 1),
         tied_parameters=tied_parameters(model),
+        order=tuple(order),
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from vfconvert.errors import UnwritableOutputError
 
 HALF_BYTES = 256 * 2**20  # float32 bytes from which half precision holds them
 DISK_BYTES = 1024 * 2**20  # half-precision bytes from which a temporary file holds them
@@ -20,9 +23,7 @@ class Boundary:
         half = numbers * 4 > HALF_BYTES
         self._values: Tensor
         if half and numbers * 2 > DISK_BYTES:
-            self._file = tempfile.NamedTemporaryFile(prefix="vfconvert-")  # noqa: SIM115 - lives as long as this
-            flat = torch.from_file(self._file.name, shared=True, size=numbers, dtype=torch.float16)
-            self._values = flat.view(count, *shape)
+            self._values = _on_disk(numbers).view(count, *shape)
         else:
             self._values = torch.empty(count, *shape, dtype=torch.float16 if half else torch.float32)
         self._filled = 0
@@ -45,9 +46,27 @@ class Boundary:
         self._filled += len(batch)
 
     def __getitem__(self, at: slice | Tensor) -> Tensor:
-        return self._values[at].float()
+        values = self._values[at]
+        # What is handed out may be changed in place by the network; what is held must not.
+        return values.to(torch.float32, copy=True) if isinstance(at, slice) else values.float()
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Rows in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+
+def _on_disk(numbers: int) -> Tensor:
+    """Half-precision numbers in a temporary file that goes away with its last user, whatever ends the process."""
+    descriptor, name = tempfile.mkstemp(prefix="vfconvert-")
+    try:
+        os.posix_fallocate(descriptor, 0, 2 * numbers)  # a full disk shows here, not as a fault when a page is written
+        return torch.from_file(name, shared=True, size=numbers, dtype=torch.float16)
+    except OSError as error:
+        raise UnwritableOutputError(
+            f"{tempfile.gettempdir()}: no room for {2 * numbers:,} bytes of activations ({error.strerror}); "
+            "set TMPDIR to a larger disk or lower --calibration-images"
+        ) from error
+    finally:
+        os.close(descriptor)
+        os.unlink(name)

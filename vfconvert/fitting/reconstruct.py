@@ -73,7 +73,8 @@ def reconstruct_segment(
     weight = weight.to(device)
 
     def loss(at: Tensor) -> Tensor:
-        start = {source: images[at].to(device), segment.entry: entry[at].to(device)}
+        start = {source: images[at].to(device)}
+        start[segment.entry] = entry[at].to(device)
         value: Tensor = run_nodes(student, segment.nodes, start)[segment.exit]
         return ((value - target[at].to(device)).square() * weight).mean()
 
@@ -94,16 +95,21 @@ def output_pass(
     def loss(at: Tensor) -> Tensor:
         moved = augmentation(images[at], descent.generator).to(device)
         with torch.no_grad():
-            wanted = teacher(moved)
+            wanted = teacher(moved.clone())
         return output_loss(student(moved), wanted)
 
     descent.run(parameters, loss, len(images))
 
 
 def output_loss(got: Any, wanted: Any) -> Tensor:
-    """Distillation loss of any structure of outputs: logits `(B, K)` by divergence, other tensors by relative error."""
+    """Distillation loss of any structure of outputs: logits `(B, K)` by divergence, other tensors by relative error.
+
+    Outputs that are not floating point (a chosen class, a size) cannot be trained on and count nothing.
+    """
     if isinstance(wanted, Tensor):
-        if wanted.dim() == 2 and wanted.shape[1] > 1:
+        if not wanted.is_floating_point():
+            return torch.zeros((), device=wanted.device)
+        if wanted.dim() == 2 and wanted.shape[1] > 1 and not _probabilities(wanted):
             temperature = 2.0
             divergence: Tensor = F.kl_div(
                 F.log_softmax(got / temperature, 1), F.softmax(wanted / temperature, 1), reduction="batchmean"
@@ -112,10 +118,18 @@ def output_loss(got: Any, wanted: Any) -> Tensor:
             return scaled
         error: Tensor = (got - wanted).square().mean() / wanted.var().clamp_min(1e-12)
         return error
+    if not isinstance(wanted, (dict, list, tuple)):
+        return torch.zeros(())
     keys: Sequence[Any] = list(wanted) if isinstance(wanted, dict) else range(len(wanted))
-    losses = [output_loss(got[key], wanted[key]) for key in keys if wanted[key] is not None]
-    total: Tensor = torch.stack(losses).sum()
+    total = torch.zeros(())
+    for key in keys:
+        total = output_loss(got[key], wanted[key]) + total
     return total
+
+
+def _probabilities(rows: Tensor) -> bool:
+    """Whether the rows are shares already, as after a softmax."""
+    return bool((rows >= 0).all()) and torch.allclose(rows.sum(1), rows.new_ones(len(rows)), atol=1e-3)
 
 
 def _parameters(student: nn.Module, segment: Segment) -> list[nn.Parameter]:

@@ -66,6 +66,7 @@ class SegmentSamples:
     student_entry: Boundary
     images: Tensor
     residual_targets: bool = True
+    batch: int = BATCH
 
     def of(self, node: fx.Node) -> Iterator[Sample]:
         """The samples of the layer at `node`, batch by batch."""
@@ -76,7 +77,7 @@ class SegmentSamples:
         skip = partner[1] if partner is not None else None
         wanted_student = [source] + ([skip] if skip is not None else [])
         wanted_teacher = [node] + ([skip] if skip is not None else [])
-        for at in range(0, len(self.images), BATCH):
+        for at in range(0, len(self.images), self.batch):
             student = self._run(self.student, self.student_entry, wanted_student, at)
             teacher = self._run(self.teacher, self.teacher_entry, wanted_teacher, at)
             targets = teacher[node]
@@ -87,12 +88,10 @@ class SegmentSamples:
 
     def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: int) -> Environment:
         device = next(root.parameters()).device
-        environment: Environment = {self.segment.entry: entry[at : at + BATCH].to(device)}
-        for node in self.network.graph.nodes:
-            if node.op == "placeholder" and node not in environment:
-                environment[node] = self.images[at : at + BATCH].to(device)
-                break
-        return run_nodes(root, needed_for(wanted, self.segment.nodes), environment)
+        environment: Environment = {self.segment.entry: entry[at : at + self.batch].to(device)}
+        if self.segment.entry is not self.network.source:
+            environment[self.network.source] = self.images[at : at + self.batch].clone().to(device)
+        return run_nodes(root, needed_for(wanted, self.segment.nodes), environment, keep=wanted)
 
 
 def _in_units_of(teacher: nn.Module, norm_name: str | None, correction: Tensor) -> Tensor:

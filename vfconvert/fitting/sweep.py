@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from vfconvert.analysis.graph import Network, Segment, run_nodes
+from vfconvert.eligibility import refittable
+from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_norm, slope
 from vfconvert.fitting.options import FitOptions
@@ -27,6 +29,8 @@ from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.planning import Plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
+
+_ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch: 256 MiB in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +70,12 @@ def compress(
                 sweep.descent("output pass", options.output_steps, options.output_rate, options.output_steps),
             )
     sweep.seconds["fit"] -= sweep.seconds.get("reconstruct", 0.0)
+    missing = [d.layer for d in plan.converted if d.layer not in sweep.unexplained]
+    if missing:
+        raise FitError(
+            f"{len(missing)} of the layers to convert were never reached ({', '.join(missing[:3])}); "
+            "keep them with --exclude"
+        )
     return Fitted(model=sweep.student, unexplained=sweep.unexplained, seconds=sweep.seconds)
 
 
@@ -88,6 +98,7 @@ class _Sweep:
         self._norms = network.following_norm if network is not None else {}
         self._generator = torch.Generator().manual_seed(options.seed)
         self._done: Counter[str] = Counter()
+        self._refittable = refittable(teacher)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -109,7 +120,7 @@ class _Sweep:
         steps = self._options.block_steps
         layers = [self._layers(segment) for segment in network.segments]
         trained = [bool(steps) and self._converts(s) and s.exit.op != "output" for s in network.segments]
-        source = next(node for node in network.graph.nodes if node.op == "placeholder")
+        source, batch = network.source, _batch(network)
         teacher_entry = student_entry = Boundary.of(self._images)
         for segment, nodes, train in zip(network.segments, layers, trained, strict=True):
             samples = SegmentSamples(
@@ -121,19 +132,20 @@ class _Sweep:
                 student_entry,
                 self._images,
                 self._options.residual_targets,
+                batch,
             )
             for node in nodes:
                 self._layer(str(node.target), partial(samples.of, node))
                 self._tick("fit", sum(map(len, layers)))
             if segment.exit.op == "output":
                 return
-            target = self._advance(self._teacher, segment, source, teacher_entry)
+            target = self._advance(self._teacher, segment, source, teacher_entry, batch)
             if train:
                 with self.timed("reconstruct"):
                     descent = self.descent("reconstruct", steps, self._options.block_rate, sum(trained) * steps)
                     reconstruct_segment(self.student, segment, source, self._images, student_entry, target, descent)
             changed = bool(self.unexplained)
-            student_entry = self._advance(self.student, segment, source, student_entry) if changed else target
+            student_entry = self._advance(self.student, segment, source, student_entry, batch) if changed else target
             teacher_entry = target
 
     def fit_whole(self) -> None:
@@ -157,8 +169,7 @@ class _Sweep:
             name = str(node.target)
             if node.op != "call_module" or self._calls[name] > 1:
                 continue
-            kind = type(self._teacher.get_submodule(name))
-            if name in self._converted or (self._options.refit_kept and kind in (nn.Conv2d, nn.Linear)):
+            if name in self._converted or (self._options.refit_kept and name in self._refittable):
                 found.append(node)
         return found
 
@@ -188,17 +199,22 @@ class _Sweep:
         return norm if isinstance(norm, nn.BatchNorm2d) else None
 
     @torch.no_grad()
-    def _advance(self, root: nn.Module, segment: Segment, source: fx.Node, entry: Boundary) -> Boundary:
+    def _advance(self, root: nn.Module, segment: Segment, source: fx.Node, entry: Boundary, batch: int) -> Boundary:
         """The activations at the segment's exit."""
         device = next(root.parameters()).device
         out: Boundary | None = None
-        for at in range(0, len(entry), BATCH):
-            start = {source: self._images[at : at + BATCH].to(device)}
-            start[segment.entry] = entry[at : at + BATCH].to(device)
-            value: Tensor = run_nodes(root, segment.nodes, start)[segment.exit]
+        for at in range(0, len(entry), batch):
+            start = {source: self._images[at : at + batch].clone().to(device)}
+            start[segment.entry] = entry[at : at + batch].to(device)
+            value: Tensor = run_nodes(root, segment.nodes, start, keep=(segment.exit,))[segment.exit]
             if out is None:
                 out = Boundary(len(entry), value.shape[1:])
             out.append(value)
         if out is None:
             raise ValueError("no calibration images")
         return out
+
+
+def _batch(network: Network) -> int:
+    """Images at a time: fewer where one image's largest activation is large."""
+    return max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))

@@ -23,22 +23,23 @@ class WholePassSamples:
         """The samples of the layer of this name, batch by batch."""
         caught: dict[str, Tensor] = {}
 
-        def catch_input(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            caught["input"] = inputs[0]
+        # Copies, since an activation in place may follow.
+        def catch_input(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            caught["input"] = (inputs[0] if inputs else keywords["input"]).clone()
 
         def catch_output(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-            caught["output"] = output
+            caught["output"] = output.clone()
 
         hooks = [
-            self.student.get_submodule(name).register_forward_pre_hook(catch_input),
+            self.student.get_submodule(name).register_forward_pre_hook(catch_input, with_kwargs=True),
             self.teacher.get_submodule(name).register_forward_hook(catch_output),
         ]
         device = next(self.student.parameters()).device
         try:
             for at in range(0, len(self.images), BATCH):
                 batch = self.images[at : at + BATCH].to(device)
-                self.student(batch)
-                self.teacher(batch)
+                self.student(batch.clone())
+                self.teacher(batch.clone())
                 yield Sample(inputs=caught["input"], targets=caught["output"])
         finally:
             for hook in hooks:

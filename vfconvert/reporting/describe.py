@@ -16,18 +16,23 @@ from vfconvert.reporting.units import percent, plural
 from vfconvert.specs import ConvGeometry
 from vfconvert.verification import agreement, predict, top1_accuracy
 
-JUDGING_BATCH = 64
+_JUDGING_NUMBERS = 64 * 3 * 224 * 224  # numbers in a batch of images that are judged
 ENOUGH_AGREEMENT = 0.95
 ENOUGH_RELATIVE_ERROR = 0.05
+ENOUGH_RELATIVE_CHANGE = 0.2
 
 
 def agreement_report(
-    teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor | None, made: ImagesReport
+    teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
 ) -> AgreementReport:
     """How far the student still answers as the teacher does on images no stage has seen."""
-    wanted, got = predict(teacher, images, JUDGING_BATCH), predict(student, images, JUDGING_BATCH)
+    batch = max(1, min(64, _JUDGING_NUMBERS // images[0].numel()))
+    wanted, got = predict(teacher, images, batch), predict(student, images, batch)
     found = agreement(wanted, got)
-    comparable = labels is not None and wanted.dim() == 2 and int(labels.max()) < wanted.shape[1]
+    comparable = labels is not None and wanted.dim() == 2 and classes == wanted.shape[1]
+    correction = None
+    if wanted.shape == images.shape:
+        correction = float((got - wanted).norm() / (wanted - images).norm().clamp_min(1e-12))
     before = top1_accuracy(wanted, labels) if comparable and labels is not None else None
     after = top1_accuracy(got, labels) if comparable and labels is not None else None
     top1 = found.top1
@@ -37,6 +42,7 @@ def agreement_report(
         relative_error=found.relative_error,
         images=found.samples,
         held_out=made.source != "synthetic",
+        relative_change=correction,
         accuracy_before=before,
         accuracy_after=after,
     )
@@ -108,10 +114,15 @@ def size_of(totals: Totals, file_bytes: int | None) -> Size:
 
 
 def warnings_of(
-    plan: Plan, original: nn.Module, images: ImagesReport | None, found: AgreementReport | None
+    plan: Plan, original: nn.Module, images: ImagesReport | None, found: AgreementReport | None, *, traced: bool
 ) -> tuple[str, ...]:
     """What the user should know, a sentence each."""
     sentences = []
+    if not traced:
+        sentences.append(
+            "the network's control flow cannot be traced: layers are fitted one by one without their norms, which is "
+            "slower and less exact"
+        )
     if found is not None and found.measure == "top-1 agreement" and found.value < ENOUGH_AGREEMENT:
         sentences.append(
             f"the converted network agrees with the original on {percent(found.value)} of the images, below "
@@ -120,13 +131,19 @@ def warnings_of(
         )
     if found is not None and found.measure != "top-1 agreement" and not found.relative_error <= ENOUGH_RELATIVE_ERROR:
         sentences.append(
-            f"the outputs differ from the original's by {found.relative_error:.1%} of their size: convert fewer layers "
-            "(--exclude, or --spatial alone), give more --calibration-images, or fine-tune the result before use"
+            f"the outputs differ from the original's by {percent(found.relative_error)} of their size: convert fewer "
+            "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune the result before use"
         )
     if images is not None and images.source == "synthetic":
         sentences.append(
             f"no --data was given: fitted on {images.calibration} synthetic images ({images.method}), and agreement is "
             "measured on such images too; real images fit better and judge better"
+        )
+    change = found.relative_change if found is not None else None
+    if change is not None and not change <= ENOUGH_RELATIVE_CHANGE:
+        sentences.append(
+            f"what the network changes in its input differs from the original's by {percent(change)} of its size: "
+            "convert fewer layers, give more --calibration-images, or fine-tune the result before use"
         )
     grouped = [d.layer for d in plan.converted if d.spec.is_group_convolution(d.geometry)]
     if grouped:

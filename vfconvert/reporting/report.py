@@ -62,6 +62,9 @@ class AgreementReport:
     relative_error: float
     images: int
     held_out: bool
+    relative_change: float | None = (
+        None  # networks that correct their input: ||difference|| / ||original's correction||
+    )
     accuracy_before: float | None = None
     accuracy_after: float | None = None
 
