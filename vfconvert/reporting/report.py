@@ -54,6 +54,7 @@ class AgreementReport:
 
     `measure` is "top-1 agreement" (a share) or "PSNR" (dB, relative to the original's output); `relative_error` is
     ||difference|| / ||original output||. Accuracies (shares) where the images are labelled.
+    `relative_change` is for networks that answer with a corrected input: ||difference|| / ||original's correction||.
     `held_out` is False where the images were synthetic or there was none to hold out.
     """
 
@@ -62,9 +63,7 @@ class AgreementReport:
     relative_error: float
     images: int
     held_out: bool
-    relative_change: float | None = (
-        None  # networks that correct their input: ||difference|| / ||original's correction||
-    )
+    relative_change: float | None = None
     accuracy_before: float | None = None
     accuracy_after: float | None = None
 
