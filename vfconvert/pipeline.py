@@ -174,6 +174,7 @@ def _fit(run: _Run, images: Images, progress: Progress) -> Fitted:
         reconstruct=run.options.reconstruct,
         augment=run.options.augment,
         seed=run.options.seed,
+        share=0.5 if images.report.source == "synthetic" else 1.0,
     )
     return compress(run.teacher, run.network, run.plan, images.calibration, chosen, progress)
 

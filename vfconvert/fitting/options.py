@@ -10,6 +10,8 @@ _BLOCK_BUDGET = 2e12  # multiply-adds of all steps of all blocks, forward and ba
 _OUTPUT_BUDGET = 1e12  # the same for the pass on the output
 _BATCH_MACS = 32 * 250e6  # multiply-adds of a batch's forward pass from which the batch gets smaller
 
+_FEWEST_STEPS = 20
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitOptions:
@@ -29,17 +31,26 @@ class FitOptions:
     seed: int = 0
 
     @classmethod
-    def within_budget(cls, *, macs: int, reconstruct: bool, augment: bool, seed: int) -> FitOptions:
-        """Steps for a network of so many multiply-adds per image: as many as do good, fewer where each is dear."""
+    def within_budget(cls, *, macs: int, reconstruct: bool, augment: bool, seed: int, share: float = 1.0) -> FitOptions:
+        """Steps for a network of so many multiply-adds per image: as many as do good, fewer where each is dear.
+
+        `share` is that of the usual work; where it allows too few steps to do good there are none.
+        """
         batch = int(min(32, max(8, _BATCH_MACS // max(macs, 1))))
         step = 3 * batch * max(macs, 1)
         augmentation = Augmentation() if augment else Augmentation(mirror=False, shift=0.0)
         if not reconstruct:
             return cls(block_steps=0, output_steps=0, augmentation=augmentation, seed=seed)
         return cls(
-            block_steps=int(min(300, max(20, _BLOCK_BUDGET // step))),
-            output_steps=int(min(200, max(20, _OUTPUT_BUDGET // step))),
+            block_steps=_steps(300, share * _BLOCK_BUDGET / step),
+            output_steps=_steps(200, share * _OUTPUT_BUDGET / step),
             batch=batch,
             augmentation=augmentation,
             seed=seed,
         )
+
+
+def _steps(enough: int, affordable: float) -> int:
+    """At most `enough`; none below what a descent needs to get anywhere."""
+    steps = min(enough, int(affordable))
+    return steps if steps >= _FEWEST_STEPS else 0

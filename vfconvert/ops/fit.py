@@ -37,7 +37,7 @@ def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4) -> Gr
         raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
     state = assign(problem)
     if problem.covariance.dtype == torch.float32:  # large: the first guess of the scales must nearly do
-        rounds, alternations = 0, min(alternations, 2)
+        rounds, alternations = 0, min(alternations, 2 if len(problem.slots) <= 2 else 1)
     bank = problem.cross.new_zeros(problem.primaries, len(problem.covariance))
     found: list[tuple[float, Tensor, Assignment]] = []
     reassignments = rounds if len(problem.slots) > 2 else 0
