@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.fit import GroupFit, fit_group
 from vfconvert.ops.moments import Moments
 from vfconvert.ops.problem import Problem
@@ -114,7 +115,7 @@ def refit_kept(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None, moment
         ridge = KEPT_RIDGE * m.covariance.diagonal().mean().clamp_min(1e-12)
         system = m.covariance.clone()
         system.diagonal().add_(ridge)
-        new.append(torch.cholesky_solve(m.cross + ridge * weight.T, torch.linalg.cholesky(system)).T)
+        new.append(torch.cholesky_solve(m.cross + ridge * weight.T, cholesky(system)).T)
     mean = torch.cat([m.target_mean - w @ m.input_mean for w, m in zip(new, moments, strict=True)])
     with torch.no_grad():
         layer.weight.copy_(torch.cat(new).view_as(layer.weight))

@@ -14,6 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vfconvert.errors import FitError
+from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.matching import Assignment, assign
 from vfconvert.ops.problem import Problem
 
@@ -119,7 +120,7 @@ def _solve(problem: Problem, state: Assignment, start: Tensor) -> Tensor:
     average /= share.sum()
     used = torch.zeros(len(average), dtype=torch.bool).index_fill_(0, masks.any(0).nonzero().flatten(), True)
     average.diagonal().add_(torch.where(used, 1e-6 * average.diagonal().mean(), average.diagonal().mean()))
-    factor = torch.linalg.cholesky(average)
+    factor = cholesky(average)
 
     def precondition(residual: Tensor) -> Tensor:
         return torch.cholesky_solve(residual.T, factor).T / share[:, None]

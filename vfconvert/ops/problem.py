@@ -16,6 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.moments import Moments
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
@@ -100,7 +101,7 @@ class Problem:
         found = []
         for mask in range(len(self.masks)):
             at = self.support(mask)
-            factor = torch.linalg.cholesky(self.covariance[at][:, at])
+            factor = cholesky(self.covariance[at][:, at])
             found.append(torch.cholesky_solve(self.cross[at], factor))
         return tuple(found)
 

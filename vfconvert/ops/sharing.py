@@ -20,6 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.problem import Problem
 
 _RATIOS = 2.0 ** torch.arange(-7, 7.01, 0.5)  # of the typical ratio
@@ -62,7 +63,7 @@ class Sharing:
         if key not in self._coordinates:
             problem = self._problem
             shared = (problem.masks[first] & problem.masks[second]).nonzero().flatten()
-            lower = torch.linalg.cholesky(self._metric(second, shared))
+            lower = cholesky(self._metric(second, shared))
             half = torch.linalg.solve_triangular(lower, self._metric(first, shared), upper=False)
             both = torch.linalg.solve_triangular(lower, half.T.contiguous(), upper=False)
             eigenvalues, vectors = torch.linalg.eigh((both + both.T) / 2)
@@ -80,7 +81,7 @@ class Sharing:
         metric = problem.covariance[shared][:, shared]
         if len(at):
             across = problem.covariance[at][:, shared]
-            factor = torch.linalg.cholesky(problem.covariance[at][:, at])
+            factor = cholesky(problem.covariance[at][:, at])
             half = torch.linalg.solve_triangular(factor, across, upper=False)
             metric = metric - half.T @ half
         metric = (metric + metric.T) / 2
