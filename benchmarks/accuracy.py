@@ -27,7 +27,9 @@ from benchmarks import networks
 from benchmarks.stages import WISHES, Stage, parameters, stages
 from vfconvert.analysis.counting import count_macs
 from vfconvert.data.synthetic import synthesise
+from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
+from vfconvert.ops import matching
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 HELD_OUT = 4000
@@ -64,8 +66,10 @@ class Cifar:
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Percent of images whose largest logit is their label's."""
     model.eval()
+    device = next(model.parameters()).device
     right = [
-        (model(x).argmax(1) == y).sum() for x, y in zip(torch.split(images, 500), torch.split(labels, 500), strict=True)
+        (model(x.to(device)).argmax(1).cpu() == y).sum()
+        for x, y in zip(torch.split(images, 500), torch.split(labels, 500), strict=True)
     ]
     return 100 * float(torch.stack(right).sum()) / len(labels)
 
@@ -80,6 +84,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--synthetic", action="store_true", help="calibrate on synthetic images")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--fill-slots", action="store_true", help="assign by the Hungarian method, not exactly")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
     teacher = getattr(networks, arguments.network)()
@@ -88,8 +94,12 @@ def main() -> None:
     cifar = Cifar(arguments.data / "cifar10-jpeg.zip")
     images, labels = cifar.judging(arguments.on)
     macs = count_macs(teacher, images[:1]).total
+    augmentation = Augmentation.suiting(teacher(images[:1]))
+    teacher.to(arguments.device)
     changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     print(f"{arguments.network} teacher, {arguments.on}: {accuracy(teacher, images, labels):.2f} %", flush=True)
+    if arguments.fill_slots:
+        matching._match_pairs = matching._fill_slots
     found: dict[tuple[str, str], list[float]] = {}
     for kind in arguments.kinds.split(","):
         for seed in map(int, arguments.seeds.split(",")):
@@ -104,7 +114,7 @@ def main() -> None:
                     flush=True,
                 )
 
-            options = FitOptions.within_budget(macs=macs, reconstruct=True, augment=True, seed=seed)
+            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=augmentation, seed=seed)
             options = dataclasses.replace(options, **changes)
             if arguments.synthetic:
                 calibration = synthesise(teacher, (3, 32, 32), arguments.images, seed).images

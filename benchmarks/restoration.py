@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from benchmarks.networks import vdsr
 from benchmarks.stages import WISHES, Stage, parameters, stages
 from vfconvert.analysis.counting import count_macs
+from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 
 PATCH = 48
@@ -62,9 +63,10 @@ def patches(paths: list[Path], count: int, seed: int) -> Tensor:
 def psnr(model: nn.Module, paths: list[Path], scale: int) -> float:
     """Mean PSNR in dB over the images; the peak is 1."""
     found = []
+    device = next(model.parameters()).device
     for path in paths:
         blurred, sharp = pair(luminance(path), scale)
-        restored = model(blurred.unsqueeze(0))[0].clamp(16 / 255, 235 / 255)
+        restored = model(blurred.unsqueeze(0).to(device))[0].cpu().clamp(16 / 255, 235 / 255)
         inside = (slice(None), slice(scale, -scale), slice(scale, -scale))
         found.append(-10 * float((restored - sharp)[inside].square().mean().log10()))
     return mean(found)
@@ -77,6 +79,7 @@ def main() -> None:
     parser.add_argument("--kinds", default="spatial")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--patches", type=int, default=384)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     arguments = parser.parse_args()
     teacher = vdsr()
@@ -92,7 +95,10 @@ def main() -> None:
         return " ".join(f"x{scale} {value:.2f}" for scale, value in zip(SCALES, values, strict=True))
 
     print(f"VDSR teacher, {arguments.on}: {text(line(teacher))} dB", flush=True)
-    macs = count_macs(teacher, torch.zeros(1, 1, PATCH, PATCH)).total
+    patch = torch.zeros(1, 1, PATCH, PATCH)
+    macs = count_macs(teacher, patch).total
+    augmentation = Augmentation.suiting(teacher(patch))
+    teacher.to(arguments.device)
     found: dict[tuple[str, str], list[list[float]]] = {}
     for kind in arguments.kinds.split(","):
         for seed in map(int, arguments.seeds.split(",")):
@@ -107,7 +113,7 @@ def main() -> None:
                     flush=True,
                 )
 
-            options = FitOptions.within_budget(macs=macs, reconstruct=True, augment=True, seed=seed)
+            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=augmentation, seed=seed)
             stages(teacher, patches(known[:80], arguments.patches, seed), WISHES[kind], options, keep)
     for (kind, stage_name), rows in found.items():
         print(f"mean of {len(rows)}: {kind} {stage_name}: {text([mean(column) for column in zip(*rows, strict=True)])}")

@@ -36,8 +36,11 @@ class Stage:
 
 def stages(teacher: nn.Module, images: Tensor, wish: Wish, options: FitOptions, keep: Callable[[Stage], None]) -> None:
     """Run the fit alone, then everything, and hand the student to `keep` after each stage."""
-    network = trace(teacher, images[:2])
-    plan = make_plan(teacher, profile(teacher, images[:1]), network.following_norm if network is not None else {}, wish)
+    device = next(teacher.parameters()).device
+    network = trace(teacher, images[:2].to(device))
+    plan = make_plan(
+        teacher, profile(teacher, images[:1].to(device)), network.following_norm if network is not None else {}, wish
+    )
     begun = time.perf_counter()
     alone = dataclasses.replace(options, block_steps=0, output_steps=0)
     keep(Stage("fit", compress(teacher, network, plan, images, alone).model, time.perf_counter() - begun))
@@ -46,9 +49,11 @@ def stages(teacher: nn.Module, images: Tensor, wish: Wish, options: FitOptions, 
     begun = time.perf_counter()
     blocks = dataclasses.replace(options, output_steps=0)
     student = compress(teacher, network, plan, images, blocks).model
-    keep(Stage("reconstruct", student, time.perf_counter() - begun))
+    taken = time.perf_counter() - begun
+    keep(Stage("reconstruct", student, taken))
     if not options.output_steps:
         return
+    begun = time.perf_counter()
     descent = Descent(
         steps=options.output_steps,
         rate=options.output_rate,
@@ -57,7 +62,7 @@ def stages(teacher: nn.Module, images: Tensor, wish: Wish, options: FitOptions, 
         tick=lambda: None,
     )
     output_pass(student, teacher, images, options.augmentation, descent)
-    keep(Stage("output pass", student, time.perf_counter() - begun))
+    keep(Stage("output pass", student, taken + time.perf_counter() - begun))
 
 
 def parameters(model: nn.Module) -> int:

@@ -21,6 +21,7 @@ from vfconvert.analysis.totals import Totals, measure, planned, totals_of
 from vfconvert.errors import DeviceError, UnwritableOutputError
 from vfconvert.exporting.onnx import ExportedOnnx, export_onnx
 from vfconvert.files import atomic_path, check_writable, sha256_of
+from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.inputs import Images, images_of, source_of
@@ -31,7 +32,7 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.describe import agreement_report, layer_rows, size_of, warnings_of
 from vfconvert.reporting.json_report import write_json
 from vfconvert.reporting.report import ConversionReport, FileReport, ParityReport
-from vfconvert.verification import Parity, verify_onnx
+from vfconvert.verification import Parity, predict, verify_onnx
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
@@ -169,10 +170,12 @@ class _Run:
 
 
 def _fit(run: _Run, images: Images, progress: Progress) -> Fitted:
+    output = predict(run.teacher, images.calibration[:1], 1)
+    augmentation = Augmentation.suiting(output, wanted=run.options.augment)
     chosen = FitOptions.within_budget(
         macs=run.before.macs_executed,
         reconstruct=run.options.reconstruct,
-        augment=run.options.augment,
+        augmentation=augmentation,
         seed=run.options.seed,
         share=0.5 if images.report.source == "synthetic" else 1.0,
     )

@@ -1,4 +1,7 @@
-"""More from the same images: mirrored and shifted copies, on which the teacher answers just as well."""
+"""More from the same images: copies moved, stretched and mixed, on which the teacher answers just as well.
+
+Mixing two images linearly and matching the teacher on the mixture is mixup (Zhang et al., ICLR 2018) without labels.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,44 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Augmentation:
-    """Random mirror images and shifts of up to `shift` of each side, per image; off where both are."""
+    """Random changes per image.
+
+    `mirror`: left and right exchanged half the time. `shift`: by up to this share of each side. `stretch`: both sides
+    by up to this share, longer or shorter, with resampling. `mix`: a random share of another image of the batch.
+    """
 
     mirror: bool = True
     shift: float = 0.125
+    stretch: float = 0.2
+    mix: bool = True
+
+    @classmethod
+    def suiting(cls, output: Tensor, *, wanted: bool = True) -> Augmentation:
+        """All of it for one answer per image `(B, K)`; no resampling and no mixture where pixels are the answer."""
+        if not wanted:
+            return cls(mirror=False, shift=0.0, stretch=0.0, mix=False)
+        return cls() if output.dim() == 2 else cls(stretch=0.0, mix=False)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """`(B, C, H, W)` to the same shape."""
         if self.mirror:
             flipped = torch.rand(len(images), generator=generator) < 0.5
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
-        down, right = (int(self.shift * side) for side in images.shape[2:])
+        if self.stretch:
+            images = self._resampled(images, generator)
+        elif self.shift:
+            images = self._moved(images, generator)
+        if self.mix:
+            share = torch.rand(len(images), 1, 1, 1, generator=generator)
+            images = share * images + (1 - share) * images[torch.randperm(len(images), generator=generator)]
+        return images
+
+    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """By whole pixels: every pixel of the result is one of the image's."""
+        height, width = images.shape[2:]
+        down, right = int(self.shift * height), int(self.shift * width)
         if down == right == 0:
             return images
-        height, width = images.shape[2:]
         padded = F.pad(images, (right, right, down, down), mode="reflect")
         tops = torch.randint(0, 2 * down + 1, (len(images),), generator=generator).tolist()
         lefts = torch.randint(0, 2 * right + 1, (len(images),), generator=generator).tolist()
@@ -34,3 +61,13 @@ class Augmentation:
                 for image, top, left in zip(padded, tops, lefts, strict=True)
             ]
         )
+
+    def _resampled(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Scaled in height and width and moved, bilinear, mirrored beyond the edges."""
+        to = torch.zeros(len(images), 2, 3)
+        scale = 1 + self.stretch * (2 * torch.rand(len(images), 2, generator=generator) - 1)
+        to[:, 0, 0], to[:, 1, 1] = scale[:, 0], scale[:, 1]
+        # A grid runs from -1 to 1: a shift by one side is 2.
+        to[:, :, 2] = 2 * self.shift * (2 * torch.rand(len(images), 2, generator=generator) - 1)
+        grid = F.affine_grid(to, list(images.shape), align_corners=False).to(images)
+        return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from vfconvert.fitting.augment import Augmentation
 
-_BLOCK_BUDGET = 2e12  # multiply-adds of all steps of all blocks, forward and backward
-_OUTPUT_BUDGET = 1e12  # the same for the pass on the output
+_BLOCK_BUDGET = 3e12  # multiply-adds of all steps of all blocks, forward and backward
+_OUTPUT_BUDGET = 4e12  # the same for the pass on the output
 _BATCH_MACS = 32 * 250e6  # multiply-adds of a batch's forward pass from which the batch gets smaller
 
 _FEWEST_STEPS = 20
@@ -20,30 +20,31 @@ class FitOptions:
     The rates are those of the first step; they fall to zero along a cosine.
     """
 
-    block_steps: int = 300
-    output_steps: int = 200
+    block_steps: int = 600
+    output_steps: int = 1000
     batch: int = 32
     block_rate: float = 1e-3
-    output_rate: float = 3e-4
+    output_rate: float = 5e-4
     residual_targets: bool = True
     refit_kept: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
     @classmethod
-    def within_budget(cls, *, macs: int, reconstruct: bool, augment: bool, seed: int, share: float = 1.0) -> FitOptions:
+    def within_budget(
+        cls, *, macs: int, reconstruct: bool, augmentation: Augmentation, seed: int, share: float = 1.0
+    ) -> FitOptions:
         """Steps for a network of so many multiply-adds per image: as many as do good, fewer where each is dear.
 
         `share` is that of the usual work; where it allows too few steps to do good there are none.
         """
         batch = int(min(32, max(8, _BATCH_MACS // max(macs, 1))))
         step = 3 * batch * max(macs, 1)
-        augmentation = Augmentation() if augment else Augmentation(mirror=False, shift=0.0)
         if not reconstruct:
             return cls(block_steps=0, output_steps=0, augmentation=augmentation, seed=seed)
         return cls(
-            block_steps=_steps(300, share * _BLOCK_BUDGET / step),
-            output_steps=_steps(200, share * _OUTPUT_BUDGET / step),
+            block_steps=_steps(600, share * _BLOCK_BUDGET / step),
+            output_steps=_steps(1000, share * _OUTPUT_BUDGET / step),
             batch=batch,
             augmentation=augmentation,
             seed=seed,

@@ -23,7 +23,8 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 RIDGE = 1e-4  # of the mean diagonal of H
 SCARCE = 10  # samples for each unfolded input, below which the old weights are trusted besides
 _TRUST = 0.02  # how far: white inputs of this share of H's mean diagonal, for as many samples as inputs
-_LARGE = 1500  # unfolded inputs from which float32 does: the moments are no more exact than that
+# Multiply-adds of one product of all filters with H from which float32 does (the moments are no more exact than that).
+_LARGE = 1e8
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,8 @@ class Problem:
         to that weight in all directions that the samples do not show.
         """
         size = moments.covariance.shape[0]
-        dtype = torch.float64 if size < _LARGE else torch.float32
+        work = size * size * moments.cross.shape[1]
+        dtype = torch.float64 if work < _LARGE else torch.float32
         ridge = RIDGE * moments.covariance.diagonal().mean().clamp_min(1e-12)
         covariance = moments.covariance.clone()
         covariance.diagonal().add_(ridge)
