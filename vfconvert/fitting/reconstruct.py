@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,16 +15,23 @@ from vfconvert.analysis.graph import Segment, run_nodes
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 
+_JUDGED, _JUDGED_BATCH = 512, 32
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Descent:
-    """Adam for `steps` of `batch` images at a rate that falls from `rate` to zero along a cosine."""
+    """Adam for `steps` of `batch` images at a rate that falls from `rate` to zero along a cosine.
+
+    `warm_up` is the share of the steps over which the rate rises first; `clip` bounds the norm of all gradients.
+    """
 
     steps: int
     rate: float
     batch: int
     generator: torch.Generator
     tick: Callable[[], None]
+    warm_up: float = 0.0
+    clip: float | None = None
 
     def run(self, parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor], count: int) -> None:
         """Lower `loss(indices)` of random ones of `count` images; gradients are asked for here, whatever the flags."""
@@ -31,7 +39,7 @@ class Descent:
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimizer = torch.optim.Adam(parameters, self.rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._factor)
         try:
             for _ in range(self.steps):
                 at = torch.randint(0, count, (min(self.batch, count),), generator=self.generator)
@@ -39,6 +47,8 @@ class Descent:
                     gradients = torch.autograd.grad(loss(at), parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
+                if self.clip is not None:
+                    nn.utils.clip_grad_norm_(parameters, self.clip)
                 optimizer.step()
                 schedule.step()
                 self.tick()
@@ -46,6 +56,12 @@ class Descent:
             for parameter, flag in zip(parameters, wanted, strict=True):
                 parameter.grad = None
                 parameter.requires_grad_(flag)
+
+    def _factor(self, step: int) -> float:
+        rising = int(self.warm_up * self.steps)
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(self.steps - rising, 1)))
 
 
 def reconstruct_segment(
@@ -88,7 +104,10 @@ def output_pass(
     augmentation: Augmentation,
     descent: Descent,
 ) -> None:
-    """Train the whole student on the teacher's output for the same images, moved about a little."""
+    """Train the whole student on the teacher's output for the same images, moved and mixed.
+
+    A pass that leaves the student farther from the teacher than it was, on the images as they are, is undone.
+    """
     parameters = [p for p in student.parameters() if p.is_floating_point()]
     device = parameters[0].device
 
@@ -98,7 +117,22 @@ def output_pass(
             wanted = teacher(moved.clone())
         return output_loss(student(moved), wanted)
 
+    before, kept = _distance(student, teacher, images, device), [p.detach().clone() for p in parameters]
     descent.run(parameters, loss, len(images))
+    if not _distance(student, teacher, images, device) <= before:  # NaN counts as worse
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+
+@torch.no_grad()
+def _distance(student: nn.Module, teacher: nn.Module, images: Tensor, device: torch.device) -> float:
+    """Mean of the output loss over at most `_JUDGED` of the images, in batches of `_JUDGED_BATCH`."""
+    batches = torch.split(images[:_JUDGED], _JUDGED_BATCH)
+    losses = [
+        float(output_loss(student(b.clone().to(device)), teacher(b.clone().to(device)))) * len(b) for b in batches
+    ]
+    return sum(losses) / sum(map(len, batches))
 
 
 def output_loss(got: Any, wanted: Any) -> Tensor:
