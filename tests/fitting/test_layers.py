@@ -13,7 +13,7 @@ from vfconvert.fitting import boundary as boundary_module
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import refit_kept, set_norm, slope
-from vfconvert.fitting.reconstruct import output_loss
+from vfconvert.fitting.reconstruct import Descent, output_loss, output_pass
 from vfconvert.fitting.samples import Sample, layer_moments
 from vfconvert.nn import VersatileConv2d
 from vfconvert.specs import ConvGeometry
@@ -120,6 +120,26 @@ def test_stretched_images_are_resampled_and_mixed_ones_lie_between_their_sources
     assert bool(((mixed >= 0) & (mixed <= 3)).all())
     assert not torch.equal(mixed, constant)
     assert torch.equal(mixed, mixed[:, :, :1, :1].expand_as(mixed))
+
+
+def test_an_output_pass_that_does_harm_is_undone() -> None:
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 8, 3)
+    teacher = nn.Sequential(first, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    data = torch.randn(32, 3, 8, 8)
+    worse = copy.deepcopy(teacher)
+    with torch.no_grad():
+        next(worse.parameters()).mul_(0.8)
+
+    def passed(rate: float) -> nn.Module:
+        student, generator = copy.deepcopy(worse), torch.Generator().manual_seed(0)
+        descent = Descent(steps=60, rate=rate, batch=8, generator=generator, tick=lambda: None, warm_up=0.1, clip=1.0)
+        output_pass(student, teacher, data, Augmentation(), descent)
+        return student
+
+    assert all(torch.equal(a, b) for a, b in zip(worse.parameters(), passed(100.0).parameters(), strict=True))
+    before, after = (float(output_loss(network(data), teacher(data))) for network in (worse, passed(2e-3)))
+    assert after < 0.8 * before
 
 
 def test_dense_outputs_are_neither_resampled_nor_mixed() -> None:

@@ -10,6 +10,8 @@ _BLOCK_BUDGET = 3e12  # multiply-adds of all steps of all blocks, forward and ba
 _OUTPUT_BUDGET = 4e12  # the same for the pass on the output
 _BATCH_MACS = 32 * 250e6  # multiply-adds of a batch's forward pass from which the batch gets smaller
 
+WARM_UP, CLIP = 0.1, 1.0  # of the pass on the output, which starts from a good fit and must not leave it
+
 _FEWEST_STEPS = 20
 
 
@@ -24,7 +26,7 @@ class FitOptions:
     output_steps: int = 1000
     batch: int = 32
     block_rate: float = 1e-3
-    output_rate: float = 5e-4
+    output_rate: float = 2e-4
     residual_targets: bool = True
     refit_kept: bool = True
     augmentation: Augmentation = field(default_factory=Augmentation)

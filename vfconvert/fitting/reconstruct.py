@@ -129,10 +129,11 @@ def output_pass(
 def _distance(student: nn.Module, teacher: nn.Module, images: Tensor, device: torch.device) -> float:
     """Mean of the output loss over at most `_JUDGED` of the images, in batches of `_JUDGED_BATCH`."""
     batches = torch.split(images[:_JUDGED], _JUDGED_BATCH)
-    losses = [
-        float(output_loss(student(b.clone().to(device)), teacher(b.clone().to(device)))) * len(b) for b in batches
-    ]
-    return sum(losses) / sum(map(len, batches))
+    total = 0.0
+    for batch in batches:  # a network may change its input in place
+        got, wanted = student(batch.clone().to(device)), teacher(batch.clone().to(device))
+        total += float(output_loss(got, wanted)) * len(batch)
+    return total / sum(map(len, batches))
 
 
 def output_loss(got: Any, wanted: Any) -> Tensor:
