@@ -12,7 +12,7 @@ _BATCH_MACS = 32 * 250e6  # multiply-adds of a batch's forward pass from which t
 
 WARM_UP, CLIP = 0.1, 1.0  # of the pass on the output, which starts from a good fit and must not leave it
 
-_FEWEST_STEPS = 20
+_FEWEST_STEPS, _FEWEST_OUTPUT_STEPS = 20, 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,14 +46,14 @@ class FitOptions:
             return cls(block_steps=0, output_steps=0, augmentation=augmentation, seed=seed)
         return cls(
             block_steps=_steps(600, share * _BLOCK_BUDGET / step),
-            output_steps=_steps(1000, share * _OUTPUT_BUDGET / step),
+            output_steps=_steps(1000, share * _OUTPUT_BUDGET / step, _FEWEST_OUTPUT_STEPS),
             batch=batch,
             augmentation=augmentation,
             seed=seed,
         )
 
 
-def _steps(enough: int, affordable: float) -> int:
+def _steps(enough: int, affordable: float, fewest: int = _FEWEST_STEPS) -> int:
     """At most `enough`; none below what a descent needs to get anywhere."""
     steps = min(enough, int(affordable))
-    return steps if steps >= _FEWEST_STEPS else 0
+    return steps if steps >= fewest else 0
