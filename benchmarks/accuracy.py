@@ -94,7 +94,6 @@ def main() -> None:
     cifar = Cifar(arguments.data / "cifar10-jpeg.zip")
     images, labels = cifar.judging(arguments.on)
     macs = count_macs(teacher, images[:1]).total
-    augmentation = Augmentation.suiting(teacher(images[:1]))
     teacher.to(arguments.device)
     changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     print(f"{arguments.network} teacher, {arguments.on}: {accuracy(teacher, images, labels):.2f} %", flush=True)
@@ -114,7 +113,7 @@ def main() -> None:
                     flush=True,
                 )
 
-            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=augmentation, seed=seed)
+            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed)
             options = dataclasses.replace(options, **changes)
             if arguments.synthetic:
                 calibration = synthesise(teacher, (3, 32, 32), arguments.images, seed).images

@@ -97,7 +97,6 @@ def main() -> None:
     print(f"VDSR teacher, {arguments.on}: {text(line(teacher))} dB", flush=True)
     patch = torch.zeros(1, 1, PATCH, PATCH)
     macs = count_macs(teacher, patch).total
-    augmentation = Augmentation.suiting(teacher(patch))
     teacher.to(arguments.device)
     found: dict[tuple[str, str], list[list[float]]] = {}
     for kind in arguments.kinds.split(","):
@@ -113,7 +112,7 @@ def main() -> None:
                     flush=True,
                 )
 
-            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=augmentation, seed=seed)
+            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed)
             stages(teacher, patches(known[:80], arguments.patches, seed), WISHES[kind], options, keep)
     for (kind, stage_name), rows in found.items():
         print(f"mean of {len(rows)}: {kind} {stage_name}: {text([mean(column) for column in zip(*rows, strict=True)])}")

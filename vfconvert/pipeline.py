@@ -32,7 +32,7 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.describe import agreement_report, layer_rows, size_of, warnings_of
 from vfconvert.reporting.json_report import write_json
 from vfconvert.reporting.report import ConversionReport, FileReport, ParityReport
-from vfconvert.verification import Parity, predict, verify_onnx
+from vfconvert.verification import Parity, verify_onnx
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
@@ -170,8 +170,7 @@ class _Run:
 
 
 def _fit(run: _Run, images: Images, progress: Progress) -> Fitted:
-    output = predict(run.teacher, images.calibration[:1], 1)
-    augmentation = Augmentation.suiting(output, wanted=run.options.augment)
+    augmentation = Augmentation() if run.options.augment else Augmentation.none()
     chosen = FitOptions.within_budget(
         macs=run.before.macs_executed,
         reconstruct=run.options.reconstruct,

@@ -68,7 +68,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         "--augment/--no-augment",
         default=DEFAULTS["augment"],
         show_default=True,
-        help="Move, stretch and mix images at random in the pass on the output.",
+        help="Mirror and shift images at random in the pass on the output.",
     ),
     _layers("--include", multiple=True, metavar="GLOB", help="Convert only layers of such a name; repeatable."),
     _layers("--exclude", multiple=True, metavar="GLOB", help="Keep layers of such a name; repeatable."),

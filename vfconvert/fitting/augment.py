@@ -17,20 +17,19 @@ class Augmentation:
     """Random changes per image.
 
     `mirror`: left and right exchanged half the time. `shift`: by up to this share of each side. `stretch`: both sides
-    by up to this share, longer or shorter, with resampling. `mix`: a random share of another image of the batch.
+    by up to this share, longer or shorter, with resampling. `mix`: a random share of another image of the batch. The
+    last two pay only in passes of several thousand steps, and are off.
     """
 
     mirror: bool = True
     shift: float = 0.125
-    stretch: float = 0.2
-    mix: bool = True
+    stretch: float = 0.0
+    mix: bool = False
 
     @classmethod
-    def suiting(cls, output: Tensor, *, wanted: bool = True) -> Augmentation:
-        """All of it for one answer per image `(B, K)`; no resampling and no mixture where pixels are the answer."""
-        if not wanted:
-            return cls(mirror=False, shift=0.0, stretch=0.0, mix=False)
-        return cls() if output.dim() == 2 else cls(stretch=0.0, mix=False)
+    def none(cls) -> Augmentation:
+        """Images as they are."""
+        return cls(mirror=False, shift=0.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """`(B, C, H, W)` to the same shape."""
