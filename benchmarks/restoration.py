@@ -95,8 +95,7 @@ def main() -> None:
         return " ".join(f"x{scale} {value:.2f}" for scale, value in zip(SCALES, values, strict=True))
 
     print(f"VDSR teacher, {arguments.on}: {text(line(teacher))} dB", flush=True)
-    patch = torch.zeros(1, 1, PATCH, PATCH)
-    macs = count_macs(teacher, patch).total
+    macs = count_macs(teacher, torch.zeros(1, 1, PATCH, PATCH)).total
     teacher.to(arguments.device)
     found: dict[tuple[str, str], list[list[float]]] = {}
     for kind in arguments.kinds.split(","):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vfconvert.analysis.graph import trace
 from vfconvert.analysis.profile import profile
-from vfconvert.fitting.options import CLIP, WARM_UP, FitOptions
+from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_pass
 from vfconvert.fitting.sweep import compress
 from vfconvert.planning import Wish, make_plan
@@ -60,8 +60,6 @@ def stages(teacher: nn.Module, images: Tensor, wish: Wish, options: FitOptions, 
         batch=options.batch,
         generator=torch.Generator().manual_seed(options.seed),
         tick=lambda: None,
-        warm_up=WARM_UP,
-        clip=CLIP,
     )
     output_pass(student, teacher, images, options.augmentation, descent)
     keep(Stage("output pass", student, taken + time.perf_counter() - begun))

@@ -10,8 +10,6 @@ _BLOCK_BUDGET = 3e12  # multiply-adds of all steps of all blocks, forward and ba
 _OUTPUT_BUDGET = 4e12  # the same for the pass on the output
 _BATCH_MACS = 32 * 250e6  # multiply-adds of a batch's forward pass from which the batch gets smaller
 
-WARM_UP, CLIP = 0.1, 1.0  # of the pass on the output, which starts from a good fit and must not leave it
-
 _FEWEST_STEPS, _FEWEST_OUTPUT_STEPS = 20, 50
 
 

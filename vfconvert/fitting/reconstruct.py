@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 
 _JUDGED, _JUDGED_BATCH = 512, 32
+_WARM_UP, _CLIP = 0.1, 1.0  # of the pass on the output
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +105,9 @@ def output_pass(
     augmentation: Augmentation,
     descent: Descent,
 ) -> None:
-    """Train the whole student on the teacher's output for the same images, moved and mixed.
+    """Train the whole student on the teacher's output for the same images, mirrored and shifted.
+
+    The descent warms up and its gradients are clipped: it starts from a good fit and must not leave it.
 
     A pass that leaves the student farther from the teacher than it was, on the images as they are, is undone.
     """
@@ -118,7 +121,7 @@ def output_pass(
         return output_loss(student(moved), wanted)
 
     before, kept = _distance(student, teacher, images, device), [p.detach().clone() for p in parameters]
-    descent.run(parameters, loss, len(images))
+    replace(descent, warm_up=_WARM_UP, clip=_CLIP).run(parameters, loss, len(images))
     if not _distance(student, teacher, images, device) <= before:  # NaN counts as worse
         with torch.no_grad():
             for parameter, value in zip(parameters, kept, strict=True):

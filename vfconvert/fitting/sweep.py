@@ -22,7 +22,7 @@ from vfconvert.eligibility import refittable
 from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_norm, slope
-from vfconvert.fitting.options import CLIP, WARM_UP, FitOptions
+from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
 from vfconvert.fitting.samples import BATCH, Sample, SegmentSamples, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
@@ -67,9 +67,7 @@ def compress(
                 teacher,
                 images,
                 options.augmentation,
-                sweep.descent(
-                    "output pass", options.output_steps, options.output_rate, options.output_steps, warm=True
-                ),
+                sweep.descent("output pass", options.output_steps, options.output_rate, options.output_steps),
             )
     sweep.seconds["fit"] -= sweep.seconds.get("reconstruct", 0.0)
     missing = [d.layer for d in plan.converted if d.layer not in sweep.unexplained]
@@ -108,15 +106,13 @@ class _Sweep:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begun
 
-    def descent(self, stage: str, steps: int, rate: float, total: int, *, warm: bool = False) -> Descent:
+    def descent(self, stage: str, steps: int, rate: float, total: int) -> Descent:
         return Descent(
             steps=steps,
             rate=rate,
             batch=self._options.batch,
             generator=self._generator,
             tick=lambda: self._tick(stage, total),
-            warm_up=WARM_UP if warm else 0.0,
-            clip=CLIP if warm else None,
         )
 
     def fit_blocks(self, network: Network) -> None:
