@@ -86,8 +86,9 @@ def _perfect_matching(cost: np.ndarray, alone: np.ndarray) -> list[tuple[int, in
         symmetric[count, :count] = symmetric[:count, count] = alone
     size = len(symmetric)
     np.fill_diagonal(symmetric, np.inf)
-    edges = {(a, b) for a in range(size) for b in range(a + 1, size)}
-    if size > _COMPLETE:
+    if size <= _COMPLETE:
+        edges = {(a, b) for a in range(size) for b in range(a + 1, size)}
+    else:
         near = np.argsort(symmetric, axis=1, kind="stable")[:, :_NEAREST]
         edges = {(min(a, int(b)), max(a, int(b))) for a in range(size) for b in near[a]}
         edges |= set(_hungarian_pairs(symmetric))  # a perfect matching exists among the edges

@@ -44,6 +44,7 @@ class MomentSum:
         self._target_square = torch.zeros(targets, dtype=torch.float64, device=device)
         self._shift: tuple[Tensor, Tensor] | None = None
         self._count = 0
+        self._taken = False
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
         """Add samples: `inputs` `(S, D)`, `targets` `(S, N)`."""
@@ -61,9 +62,10 @@ class MomentSum:
             self._count += len(x)
 
     def result(self) -> Moments:
-        """The moments of all that was added (at least one sample)."""
-        if self._shift is None:
-            raise ValueError("moments of no samples: add() was never called")
+        """The moments of all that was added (at least one sample); asked for once, since the sums become the result."""
+        if self._shift is None or self._taken:
+            raise ValueError("moments of no samples, or taken twice: add() first, and call result() once")
+        self._taken = True
         n = self._count
         x_mean, t_mean = self._inputs / n, self._targets / n
         return Moments(
