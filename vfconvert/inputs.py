@@ -96,12 +96,16 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
         classes=len(folder.classes),
         report=ImagesReport(
             source=str(folder.root),
-            method=f"a random draw of {count:,} images",
+            method=f"a random draw of {count:,} images{_unused(folder)}",
             calibration=fitting,
             held_out=len(split.held_out),
             preprocessing=source.preprocessing.describe(),
         ),
     )
+
+
+def _unused(folder: ImageFolder) -> str:
+    return f" ({len(folder.unused):,} beside the class folders not used)" if folder.unused else ""
 
 
 def _refuse_without_images(options: ConversionOptions) -> None:

@@ -138,7 +138,7 @@ def test_meta_the_moving_network_moves():
 
 @pytest.mark.parametrize("look", [profile, count_macs])
 def test_a_rejected_input_is_one_line(look):
-    with pytest.raises(InputShapeError) as caught:
+    with pytest.raises(InputShapeError, match="an input of 1x4x6x6") as caught:
         look(PlainNet(), torch.randn(1, 4, 6, 6))
     message = str(caught.value)
     assert message.startswith("the network rejects an input of 1x4x6x6: ")

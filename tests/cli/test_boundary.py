@@ -1,5 +1,7 @@
 import errno
 import os
+import signal
+import time
 from pathlib import Path
 
 import click
@@ -9,6 +11,7 @@ from click.testing import CliRunner
 from vfconvert.cli import boundary
 from vfconvert.cli.group import MainJobGroup
 from vfconvert.errors import NoImagesError
+from vfconvert.files import atomic_path
 
 
 def run(error: BaseException):
@@ -41,6 +44,22 @@ def test_known_error_is_one_line_and_its_exit_code(logs):
 def test_interrupt_exits_as_a_shell_expects():
     result = run(KeyboardInterrupt())
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+
+
+def test_termination_removes_what_was_half_written(tmp_path):
+    handler = signal.getsignal(signal.SIGTERM)
+    target = tmp_path / "a.onnx"
+
+    def half_write() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+
+    with pytest.raises(SystemExit, match="143"):
+        boundary.one_line_errors(half_write)()
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_fault_leaves_its_traceback_in_a_log(logs):

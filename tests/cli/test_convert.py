@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -144,3 +145,21 @@ def test_reader_that_leaves_early_gets_no_traceback(model_path, images):
     ran = subprocess.run(line, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("given", "needed"),
+    [(("--windows", "4"), "--channel"), (("--channel-stride", "2"), "--channel"), (("--crops", "lines"), "--spatial")],
+)
+def test_an_option_that_says_nothing_is_refused(cli_invoke, model_path, given, needed):
+    other = "--spatial" if needed == "--channel" else "--channel"
+    result = cli_invoke(model_path, other, *given, exit_code=2)
+    assert f"{given[0]} says nothing without {needed}" in result.stderr
+
+
+def test_loose_images_beside_class_folders_are_reported(cli_invoke, model_path, images, tmp_path):
+    data, report = tmp_path / "data", tmp_path / "r.json"
+    shutil.copytree(images, data)
+    shutil.copy(next(data.rglob("*.png")), data / "sheet.png")
+    cli_invoke(model_path, "--spatial", "--data", data, "--report", report, exit_code=0)
+    assert "(1 beside the class folders not used)" in json.loads(report.read_text())["images"]["method"]

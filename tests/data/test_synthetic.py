@@ -180,4 +180,16 @@ def test_synthesise_reports_every_step_of_every_batch() -> None:
 
 @pytest.mark.parametrize(("count", "steps"), [(512, 20), (10**12, 4)], ids=["small", "large"])
 def test_synthesise_takes_as_many_steps_as_products_allow(count: int, steps: int) -> None:
-    assert synthetic._affordable_steps(network(), torch.zeros(1, *SHAPE), count) == steps
+    assert synthetic._affordable_steps(10**6, count) == steps
+
+
+def test_synthesise_of_norms_that_never_run_is_noise() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x)
+
+    assert synthesise(Idle(), SHAPE, 4, 0).method == "noise"

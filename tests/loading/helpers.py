@@ -8,7 +8,7 @@ def assert_same_weights(got: nn.Module, wanted: nn.Module | Mapping[str, Tensor]
     """Names, shapes, types and bits of two state dicts are the same."""
     expected = wanted.state_dict() if isinstance(wanted, nn.Module) else wanted
     state = got.state_dict()
-    assert list(state) == list(expected)
+    assert list(state) == list(expected), "other names"
     for name, tensor in expected.items():
         assert state[name].dtype == tensor.dtype, name
         assert torch.equal(state[name], tensor), name

@@ -197,7 +197,7 @@ def test_load_model_refuses_quantized_networks(whole: bool, trust: bool, tmp_pat
 def safe_globals_are_left_alone() -> Iterator[None]:
     before = set(torch.serialization.get_safe_globals())
     yield
-    assert set(torch.serialization.get_safe_globals()) == before
+    assert set(torch.serialization.get_safe_globals()) == before, "other safe classes"
 
 
 def test_load_model_leaves_torchs_list_of_safe_classes_alone(
@@ -217,7 +217,11 @@ def test_load_model_leaves_torchs_list_of_safe_classes_alone(
 
 
 def test_safe_globals_are_left_alone_fails_where_they_are_not() -> None:
-    with contextlib.ExitStack() as after, pytest.raises(AssertionError), safe_globals_are_left_alone():
+    with (
+        contextlib.ExitStack() as after,
+        pytest.raises(AssertionError, match="other safe classes"),
+        safe_globals_are_left_alone(),
+    ):
         after.enter_context(torch.serialization.safe_globals([nn.Linear]))
 
 

@@ -30,6 +30,11 @@ def test_moments_of_batches_equal_those_of_the_whole() -> None:
 def test_moments_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="no samples"):
         MomentSum(2, 2).result()
+    total = MomentSum(2, 2)
+    total.add(torch.randn(4, 2), torch.randn(4, 2))
+    total.result()
+    with pytest.raises(ValueError, match="taken twice"):
+        total.result()
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -18,6 +21,7 @@ from vfconvert.version import __version__
 INTERNAL_ERROR = VfconvertError.exit_code
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+TERMINATED = 143  # 128 + SIGTERM
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -29,13 +33,16 @@ def one_line_errors(function: Callable[Given, Result]) -> Callable[Given, Result
     @wraps(function)
     def guarded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         try:
-            result = function(*args, **kwargs)
+            with _terminable():
+                result = function(*args, **kwargs)
             sys.stdout.flush()  # here and not at exit, where a broken pipe could not be caught
             return result
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except VfconvertError as error:
             _leave(f"Error: {_one_line(error)}", error.exit_code)
+        except _Terminated:
+            _leave("Terminated.", TERMINATED)
         except KeyboardInterrupt:
             _leave("Interrupted.", INTERRUPTED)
         except BrokenPipeError:
@@ -45,6 +52,28 @@ def one_line_errors(function: Callable[Given, Result]) -> Callable[Given, Result
             _leave(_apology(error), INTERNAL_ERROR)
 
     return guarded
+
+
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that temporary files are removed on the way out."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Within, SIGTERM unwinds the stack. Only where it would have ended the process anyway."""
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def unwind(*_: object) -> NoReturn:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _leave(line: str, exit_code: int) -> NoReturn:

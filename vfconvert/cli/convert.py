@@ -27,6 +27,10 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) ->
         raise click.UsageError("-q and -v exclude each other; drop one")
     if not (values["spatial"] or values["channel"]):
         raise click.UsageError("nothing to do: add --spatial, --channel or both")
+    for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):
+        given = ctx.get_parameter_source(flag) is click.core.ParameterSource.COMMANDLINE
+        if given and not values[needed]:
+            raise click.UsageError(f"--{flag.replace('_', '-')} says nothing without --{needed}; add that or drop it")
     values["arch_args"] = mapping_of(values["arch_args"])
     options = ConversionOptions(**values, command=ctx.meta[COMMAND_LINE])
     if options.trust_pickle:

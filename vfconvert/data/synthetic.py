@@ -77,9 +77,9 @@ def synthesise(
 ) -> SyntheticImages:
     """`count` images of `shape` `(C, H, W)` that the network takes for what it was trained on.
 
-    Without a BatchNorm2d that tracks statistics: `noise_images`. Otherwise each batch of 16 to 128 images is optimised
-    for `steps` steps; by default as many, 4 to 20, as an allowance of products permits. The same seed gives the same
-    images. The model is left as it was: modes, gradients, hooks; the global random state is not touched.
+    Without a BatchNorm2d that runs and tracks statistics: `noise_images`. Otherwise each batch of 16 to 128
+    images is optimised for `steps` steps; by default as many, 4 to 20, as an allowance of products permits. The same
+    seed gives the same images. The model is left as it was: modes, gradients, hooks; the global random state is not touched.
     Raises `FitError` where the network's statistics are not finite.
     """
     norms = _tracking_norms(model)
@@ -90,7 +90,11 @@ def synthesise(
     # batches of nearly equal size: a small one at the end would have to match the statistics alone
     batches = torch.tensor_split(noise, max(1, round(count / size)))
     with _evaluating(model):
-        steps = _affordable_steps(model, noise[:1], count) if steps is None else steps
+        with torch.no_grad(), _watching(norms) as seen, FlopCounterMode(display=False) as counter:
+            model(noise[:1].to(next(model.parameters())))
+        if not seen:  # norms that the network never runs remember nothing of use
+            return SyntheticImages(noise, "noise")
+        steps = _affordable_steps(counter.get_total_flops(), count) if steps is None else steps
         matched = []
         for number, batch in enumerate(batches):
             matcher = _Matcher(model, norms, batch)
@@ -192,9 +196,7 @@ def _watching(norms: list[_Norm]) -> Iterator[list[Tensor]]:
             hook.remove()
 
 
-def _affordable_steps(model: nn.Module, image: Tensor, count: int) -> int:
+def _affordable_steps(forward_flops: int, count: int) -> int:
     """Steps that keep all products of a synthesis within the allowance, as far as the bounds permit."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(image.to(next(model.parameters())))
-    forward_and_backward: int = counter.get_total_flops()  # 2 FLOPs a product, and 2 passes of as many products each
+    forward_and_backward = forward_flops  # 2 FLOPs a product, and 2 passes of as many products each
     return max(_FEWEST_STEPS, min(_MOST_STEPS, _MAC_BUDGET // max(1, forward_and_backward * count)))

@@ -120,22 +120,23 @@ def output_pass(
             wanted = teacher(moved.clone())
         return output_loss(student(moved), wanted)
 
-    before, kept = _distance(student, teacher, images, device), [p.detach().clone() for p in parameters]
+    judged = torch.split(images[:_JUDGED], _JUDGED_BATCH)
+    with torch.no_grad():  # a network may change its input in place
+        answers = [teacher(batch.clone().to(device)) for batch in judged]
+    before, kept = _distance(student, judged, answers, device), [p.detach().clone() for p in parameters]
     replace(descent, warm_up=_WARM_UP, clip=_CLIP).run(parameters, loss, len(images))
-    if not _distance(student, teacher, images, device) <= before:  # NaN counts as worse
+    if not _distance(student, judged, answers, device) <= before:  # NaN counts as worse
         with torch.no_grad():
             for parameter, value in zip(parameters, kept, strict=True):
                 parameter.copy_(value)
 
 
 @torch.no_grad()
-def _distance(student: nn.Module, teacher: nn.Module, images: Tensor, device: torch.device) -> float:
-    """Mean of the output loss over at most `_JUDGED` of the images, in batches of `_JUDGED_BATCH`."""
-    batches = torch.split(images[:_JUDGED], _JUDGED_BATCH)
+def _distance(student: nn.Module, batches: Sequence[Tensor], answers: Sequence[Any], device: torch.device) -> float:
+    """Mean of the output loss over the images of all batches; `answers` are the teacher's."""
     total = 0.0
-    for batch in batches:  # a network may change its input in place
-        got, wanted = student(batch.clone().to(device)), teacher(batch.clone().to(device))
-        total += float(output_loss(got, wanted)) * len(batch)
+    for batch, wanted in zip(batches, answers, strict=True):
+        total += float(output_loss(student(batch.clone().to(device)), wanted)) * len(batch)
     return total / sum(map(len, batches))
 
 
