@@ -79,7 +79,8 @@ def synthesise(
 
     Without a BatchNorm2d that runs and tracks statistics: `noise_images`. Otherwise each batch of 16 to 128
     images is optimised for `steps` steps; by default as many, 4 to 20, as an allowance of products permits. The same
-    seed gives the same images. The model is left as it was: modes, gradients, hooks; the global random state is not touched.
+    seed gives the same images. The model is left as it was: modes, gradients, hooks; the global random state is not
+    touched.
     Raises `FitError` where the network's statistics are not finite.
     """
     norms = _tracking_norms(model)
