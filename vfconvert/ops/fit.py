@@ -120,10 +120,10 @@ def _solve(problem: Problem, state: Assignment, start: Tensor) -> Tensor:
     average /= share.sum()
     used = torch.zeros(len(average), dtype=torch.bool).index_fill_(0, masks.any(0).nonzero().flatten(), True)
     average.diagonal().add_(torch.where(used, 1e-6 * average.diagonal().mean(), average.diagonal().mean()))
-    inverse = torch.cholesky_inverse(cholesky(average))  # one product a step, where two triangular solves cost twice it
+    factor = cholesky(average)
 
     def precondition(residual: Tensor) -> Tensor:
-        return residual @ inverse / share[:, None]
+        return torch.cholesky_solve(residual.T, factor).T / share[:, None]
 
     bank = start.clone()
     residual = right - apply(bank)
