@@ -97,6 +97,7 @@ def main() -> None:
     teacher.to(arguments.device)
     changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     print(f"{arguments.network} teacher, {arguments.on}: {accuracy(teacher, images, labels):.2f} %", flush=True)
+    share = 0.5 if arguments.synthetic else 1.0  # as the command does
     if arguments.fill_slots:
         matching._match_pairs = matching._fill_slots
     found: dict[tuple[str, str], list[float]] = {}
@@ -113,7 +114,9 @@ def main() -> None:
                     flush=True,
                 )
 
-            options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed)
+            options = FitOptions.within_budget(
+                macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed, share=share
+            )
             options = dataclasses.replace(options, **changes)
             if arguments.synthetic:
                 calibration = synthesise(teacher, (3, 32, 32), arguments.images, seed).images

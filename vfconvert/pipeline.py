@@ -96,7 +96,9 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
         return run.report(after=planned(teacher, before, layers, plan.converted))
     with clock.stage("images"):
         images = images_of(source, options, teacher, progress)
-    fitted = _fit(run, images, progress)
+    chosen = _fit_options(run, images)
+    fitted = compress(teacher, network, plan, images.calibration, chosen, progress)
+    run.left_out = chosen.left_out if options.reconstruct else ""
     return _export(run, fitted, images, output)
 
 
@@ -118,6 +120,7 @@ class _Run:
     ) -> None:
         self.options, self.network, self.loaded = options, network, loaded
         self.teacher, self.layers = teacher, layers
+        self.left_out = ""
         self.plan, self.before, self.example, self.device, self.clock = plan, before, example, device, clock
 
     def report(
@@ -164,21 +167,21 @@ class _Run:
                 images.report if images else None,
                 agreement,
                 traced=self.network is not None,
+                left_out=self.left_out,
             ),
             trusted_pickle=self.loaded.trusted,
         )
 
 
-def _fit(run: _Run, images: Images, progress: Progress) -> Fitted:
+def _fit_options(run: _Run, images: Images) -> FitOptions:
     augmentation = Augmentation() if run.options.augment else Augmentation.none()
-    chosen = FitOptions.within_budget(
+    return FitOptions.within_budget(
         macs=run.before.macs_executed,
         reconstruct=run.options.reconstruct,
         augmentation=augmentation,
         seed=run.options.seed,
         share=0.5 if images.report.source == "synthetic" else 1.0,
     )
-    return compress(run.teacher, run.network, run.plan, images.calibration, chosen, progress)
 
 
 def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> ConversionReport:

@@ -1,11 +1,13 @@
 """The norm after a fitted layer, kept layers that are re-fitted, and where activations are kept."""
 
 import copy
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.fitting.nets import ResidualNet, images, settled
 from tests.references import assert_close_enough
@@ -13,6 +15,7 @@ from vfconvert.fitting import boundary as boundary_module
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import refit_kept, set_norm, slope
+from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_loss, output_pass
 from vfconvert.fitting.samples import Sample, layer_moments
 from vfconvert.nn import VersatileConv2d
@@ -137,3 +140,71 @@ def test_output_loss_is_zero_only_for_the_same_outputs() -> None:
         assert float(output_loss(wanted, wanted)) == pytest.approx(0, abs=1e-6)
     assert float(output_loss(logits * 2, logits)) > 0.01
     assert float(output_loss({"out": image + 1, "aux": logits}, {"out": image, "aux": logits})) > 0.1
+
+
+def test_output_loss_sees_the_common_shift_of_coordinates_and_takes_one_number() -> None:
+    boxes = 0.01 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert float(output_loss(boxes + 0.05, boxes)) > 1
+    logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
+    assert float(output_loss(logits + 0.05, logits)) == pytest.approx(0, abs=1e-5)
+    one = torch.tensor([[2.0]])
+    assert float(output_loss(one * 1.1, one)) == pytest.approx(0.01, rel=1e-4)
+
+
+class Chooser(nn.Module):
+    """A segmenter that answers with class numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).argmax(1)
+
+
+def test_an_output_pass_without_numbers_to_train_on_changes_nothing() -> None:
+    teacher, student = Chooser(), Chooser()
+    wanted = copy.deepcopy(student.state_dict())
+    descent = Descent(steps=3, rate=1.0, batch=4, generator=GENERATOR, tick=lambda: None)
+    output_pass(student, teacher, torch.randn(8, 3, 6, 6), Augmentation.none(), descent)
+    assert all(torch.equal(value, wanted[name]) for name, value in student.state_dict().items())
+
+
+class Breaking(nn.Linear):
+    """Answers with NaN once its weight has moved."""
+
+    first: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        moved = self.first is not None and not torch.equal(self.weight, self.first)
+        return super().forward(x.flatten(1)) * (float("nan") if moved else 1.0)
+
+
+def test_an_output_pass_that_ends_in_nan_is_undone() -> None:
+    teacher, student = nn.Sequential(nn.Flatten(), nn.Linear(12, 4)), Breaking(12, 4)
+    student.first = student.weight.detach().clone()
+    descent = Descent(steps=1, rate=0.1, batch=4, generator=GENERATOR, tick=lambda: None)
+    output_pass(student, teacher, torch.randn(16, 3, 2, 2), Augmentation.none(), descent)
+    assert torch.equal(student.weight, student.first)
+
+
+def test_the_rate_rises_and_then_falls() -> None:
+    descent = Descent(steps=20, rate=1.0, batch=1, generator=GENERATOR, tick=lambda: None, warm_up=0.1)
+    factors = [descent._factor(step) for step in range(20)]
+    assert factors[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert all(a > b for a, b in itertools.pairwise(factors))
+    assert replace(descent, warm_up=0.0)._factor(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("macs", "share", "block", "output", "left_out"),
+    [
+        (40_000_000, 1.0, 600, 1000, ""),
+        (4_100_000_000, 1.0, 30, 0, "the pass on the output"),
+        (4_100_000_000, 0.5, 0, 0, "the reconstruction of blocks and the pass on the output"),
+    ],
+    ids=["small", "resnet50", "resnet50 without images"],
+)
+def test_a_budget_allows_steps_by_a_networks_products(macs, share, block, output, left_out) -> None:
+    found = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=0, share=share)
+    assert (found.block_steps, found.output_steps, found.left_out) == (block, output, left_out)

@@ -30,6 +30,12 @@ class FitOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
     seed: int = 0
 
+    @property
+    def left_out(self) -> str:
+        """The stages with gradients for which a network is too large, in words; empty where there is none."""
+        stages = {"the reconstruction of blocks": self.block_steps, "the pass on the output": self.output_steps}
+        return " and ".join(stage for stage, steps in stages.items() if not steps)
+
     @classmethod
     def within_budget(
         cls, *, macs: int, reconstruct: bool, augmentation: Augmentation, seed: int, share: float = 1.0

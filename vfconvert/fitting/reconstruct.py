@@ -15,7 +15,9 @@ from vfconvert.analysis.graph import Segment, run_nodes
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 
-_JUDGED, _JUDGED_BATCH = 512, 32
+_JUDGED, _JUDGED_BATCH = 128, 32  # images that no descent trains on, at most, and an eighth of all
+_ANSWERS = 2**26  # numbers in the teacher's answers that are kept to judge by: 256 MiB
+_LOGIT_CONFIDENCE = 1.5  # times the uniform probability: what rows of logits reach in the mean
 _WARM_UP, _CLIP = 0.1, 1.0  # of the pass on the output
 
 
@@ -45,7 +47,10 @@ class Descent:
             for _ in range(self.steps):
                 at = torch.randint(0, count, (min(self.batch, count),), generator=self.generator)
                 with torch.enable_grad():
-                    gradients = torch.autograd.grad(loss(at), parameters, allow_unused=True)
+                    value = loss(at)
+                    if not value.requires_grad:  # no output is a floating-point number: nothing to train on
+                        return
+                    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 if self.clip is not None:
@@ -63,6 +68,11 @@ class Descent:
         if step < rising:
             return (step + 1) / (rising + 1)
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(self.steps - rising, 1)))
+
+
+def trained_on(count: int) -> int:
+    """How many of so many images the descents train on: the first ones; the rest judges the pass on the output."""
+    return count - min(_JUDGED, count // 8)
 
 
 def reconstruct_segment(
@@ -95,7 +105,7 @@ def reconstruct_segment(
         value: Tensor = run_nodes(student, segment.nodes, start)[segment.exit]
         return ((value - target[at].to(device)).square() * weight).mean()
 
-    descent.run(parameters, loss, len(target))
+    descent.run(parameters, loss, trained_on(len(target)))
 
 
 def output_pass(
@@ -109,7 +119,8 @@ def output_pass(
 
     The descent warms up and its gradients are clipped: it starts from a good fit and must not leave it.
 
-    A pass that leaves the student farther from the teacher than it was, on the images as they are, is undone.
+    A pass that leaves the student farther from the teacher than it was, on the images that no descent has trained on,
+    is undone.
     """
     parameters = [p for p in student.parameters() if p.is_floating_point()]
     device = parameters[0].device
@@ -120,42 +131,63 @@ def output_pass(
             wanted = teacher(moved.clone())
         return output_loss(student(moved), wanted)
 
-    judged = torch.split(images[:_JUDGED], _JUDGED_BATCH)
-    with torch.no_grad():  # a network may change its input in place
-        answers = [teacher(batch.clone().to(device)) for batch in judged]
-    before, kept = _distance(student, judged, answers, device), [p.detach().clone() for p in parameters]
-    replace(descent, warm_up=_WARM_UP, clip=_CLIP).run(parameters, loss, len(images))
-    if not _distance(student, judged, answers, device) <= before:  # NaN counts as worse
+    training = trained_on(len(images))
+    judged = _answered(teacher, images[training:] if training < len(images) else images, device)
+    before, kept = _distance(student, judged, device), [p.detach().clone() for p in parameters]
+    replace(descent, warm_up=_WARM_UP, clip=_CLIP).run(parameters, loss, training)
+    if not _distance(student, judged, device) <= before:  # NaN counts as worse
         with torch.no_grad():
             for parameter, value in zip(parameters, kept, strict=True):
                 parameter.copy_(value)
 
 
 @torch.no_grad()
-def _distance(student: nn.Module, batches: Sequence[Tensor], answers: Sequence[Any], device: torch.device) -> float:
-    """Mean of the output loss over the images of all batches; `answers` are the teacher's."""
-    total = 0.0
-    for batch, wanted in zip(batches, answers, strict=True):
-        total += float(output_loss(student(batch.clone().to(device)), wanted)) * len(batch)
-    return total / sum(map(len, batches))
+def _answered(teacher: nn.Module, images: Tensor, device: torch.device) -> list[tuple[Tensor, Any]]:
+    """Batches of images and the teacher's answers, as many as fit in memory; at least one batch."""
+    found: list[tuple[Tensor, Any]] = []
+    numbers = 0
+    for batch in torch.split(images, _JUDGED_BATCH):
+        wanted = teacher(batch.clone().to(device))  # a network may change its input in place
+        found.append((batch, wanted))
+        numbers += _numbers(wanted)
+        if numbers > _ANSWERS:
+            break
+    return found
+
+
+@torch.no_grad()
+def _distance(student: nn.Module, judged: Sequence[tuple[Tensor, Any]], device: torch.device) -> float:
+    """Mean of the output loss over the images of all batches."""
+    total = sum(float(output_loss(student(batch.clone().to(device)), wanted)) * len(batch) for batch, wanted in judged)
+    return total / sum(len(batch) for batch, _ in judged)
+
+
+def _numbers(outputs: Any) -> int:
+    if isinstance(outputs, Tensor):
+        return outputs.numel()
+    parts = outputs.values() if isinstance(outputs, dict) else outputs if isinstance(outputs, (list, tuple)) else ()
+    return sum(map(_numbers, parts))
 
 
 def output_loss(got: Any, wanted: Any) -> Tensor:
     """Distillation loss of any structure of outputs: logits `(B, K)` by divergence, other tensors by relative error.
 
+    Rows whose softmax is nearly uniform are taken for coordinates or an embedding, which the divergence would not see.
     Outputs that are not floating point (a chosen class, a size) cannot be trained on and count nothing.
     """
     if isinstance(wanted, Tensor):
         if not wanted.is_floating_point():
             return torch.zeros((), device=wanted.device)
-        if wanted.dim() == 2 and wanted.shape[1] > 1 and not _probabilities(wanted):
+        if _logits(wanted):
             temperature = 2.0
             divergence: Tensor = F.kl_div(
                 F.log_softmax(got / temperature, 1), F.softmax(wanted / temperature, 1), reduction="batchmean"
             )
             scaled: Tensor = divergence * temperature**2
             return scaled
-        error: Tensor = (got - wanted).square().mean() / wanted.var().clamp_min(1e-12)
+        size = wanted.var(correction=0) if wanted.numel() > 1 else wanted.square()  # one number has no variance
+        floor = 1e-6 * wanted.square().mean() + 1e-12
+        error: Tensor = (got - wanted).square().mean() / torch.maximum(size, floor)
         return error
     if not isinstance(wanted, (dict, list, tuple)):
         return torch.zeros(())
@@ -166,9 +198,13 @@ def output_loss(got: Any, wanted: Any) -> Tensor:
     return total
 
 
-def _probabilities(rows: Tensor) -> bool:
-    """Whether the rows are shares already, as after a softmax."""
-    return bool((rows >= 0).all()) and torch.allclose(rows.sum(1), rows.new_ones(len(rows)), atol=1e-3)
+def _logits(rows: Tensor) -> bool:
+    """Whether a tensor is rows of logits: `(B, K)`, no shares already as after a softmax, and not all alike."""
+    if rows.dim() != 2 or rows.shape[1] < 2:
+        return False
+    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), rows.new_ones(len(rows)), atol=1e-3):
+        return False
+    return float(rows.softmax(1).amax(1).mean()) > _LOGIT_CONFIDENCE / rows.shape[1]
 
 
 def _parameters(student: nn.Module, segment: Segment) -> list[nn.Parameter]:

@@ -25,6 +25,7 @@ SCARCE = 10  # samples for each unfolded input, below which the old weights are 
 _TRUST = 0.02  # how far: white inputs of this share of H's mean diagonal, for as many samples as inputs
 # Multiply-adds of one product of all filters with H from which float32 does (the moments are no more exact than that).
 _LARGE = 1e8
+_LARGE_SIDE = 1500  # inputs of a filter, whatever its outputs are
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,8 @@ class Problem:
         """
         size = moments.covariance.shape[0]
         work = size * size * moments.cross.shape[1]
-        dtype = torch.float64 if work < _LARGE else torch.float32
+        large = work >= _LARGE or size >= _LARGE_SIDE  # a factorisation takes D^3, whatever N is
+        dtype = torch.float32 if large else torch.float64
         ridge = RIDGE * moments.covariance.diagonal().mean().clamp_min(1e-12)
         covariance = moments.covariance.clone()
         covariance.diagonal().add_(ridge)

@@ -114,7 +114,13 @@ def size_of(totals: Totals, file_bytes: int | None) -> Size:
 
 
 def warnings_of(
-    plan: Plan, original: nn.Module, images: ImagesReport | None, found: AgreementReport | None, *, traced: bool
+    plan: Plan,
+    original: nn.Module,
+    images: ImagesReport | None,
+    found: AgreementReport | None,
+    *,
+    traced: bool,
+    left_out: str = "",
 ) -> tuple[str, ...]:
     """What the user should know, a sentence each."""
     sentences = []
@@ -122,6 +128,11 @@ def warnings_of(
         sentences.append(
             "the network's control flow cannot be traced: layers are fitted one by one without their norms, which is "
             "slower and less exact"
+        )
+    if left_out:
+        sentences.append(
+            f"the network is too large for the time allowed to {left_out}: the result is that of the closed-form fit "
+            "without it"
         )
     if found is not None and found.measure == "top-1 agreement" and found.value < ENOUGH_AGREEMENT:
         sentences.append(
