@@ -54,6 +54,7 @@ class Network:
     following_norm: dict[str, str] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     largest: int = 0  # numbers of one image's largest activation
+    channels: dict[fx.Node, int] = field(default_factory=dict)  # of every value that is (B, C, H, W)
 
     @property
     def source(self) -> fx.Node:
@@ -96,6 +97,7 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
         segments=tuple(_segments(model, graph, shapes, example.shape[0])),
         following_norm=_following_norms(model, graph, calls),
         calls=calls,
+        channels={node: shape[1] for node, shape in shapes.items() if len(shape) == 4 and shape[0] == example.shape[0]},
         largest=max(shape.numel() for shape in shapes.values()) // max(1, example.shape[0]),
     )
 

@@ -39,6 +39,7 @@ class WeightGraph:
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _constants: dict[tuple[int, ...], str] = field(default_factory=dict)
     _tensors: dict[int, str] = field(default_factory=dict)
+    _held: list[Tensor] = field(default_factory=list)  # so that no other tensor takes the identity of one stored
 
     def add(self, layer: str, module: VersatileConv2d, output: str) -> None:
         """Compute the `(N, C/G, kh, kw)` weight of `module` as the value `output`; `layer` names its tensors."""
@@ -52,11 +53,15 @@ class WeightGraph:
         stack = self._copies(self._copies(bank, windows), crops)
         # int32, not int64: the rows are N numbers of every layer, and the file should shrink as the parameters do.
         rows = self._tensor(f"{prefix}rows", module.rows, dtype=torch.int32)
-        if module.scale is None:
-            self._node("Gather", [stack, rows], output, axis=0)
-        else:
-            scale = self._tensor(f"{prefix}scale", module.scale, shape=(-1, 1, 1, 1))
-            self._node("Mul", [self._node("Gather", [stack, rows], axis=0), scale], output)
+        steps: list[tuple[str, str, int | None]] = [("Gather", rows, 0)]
+        if module.order is not None:
+            steps.append(("Gather", self._tensor(f"{prefix}order", module.order.argsort(), dtype=torch.int32), 1))
+        if module.scale is not None:
+            steps.append(("Mul", self._tensor(f"{prefix}scale", module.scale, shape=(-1, 1, 1, 1)), None))
+        value = stack
+        for index, (kind, constant, axis) in enumerate(steps):
+            last = output if index == len(steps) - 1 else None
+            value = self._node(kind, [value, constant], last, axis=axis)
 
     def _copies(self, bank: str, masks: list[_Mask]) -> str:
         """The masked copies of a bank, one after the other: `(P, …) -> (len(masks) * P, …)`."""
@@ -98,6 +103,7 @@ class WeightGraph:
                 name = self._fresh(f"{name}_")
             self.taken.add(name)
             self._tensors[id(tensor)] = self._store(name, stored.numpy())
+            self._held.append(tensor)
         return self._tensors[id(tensor)]
 
     def _store(self, name: str, array: NDArray[Any]) -> str:

@@ -8,6 +8,7 @@ the teacher's slope and `alpha = cov(y, z) / var z`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +32,16 @@ def slope(norm: nn.BatchNorm2d) -> Tensor:
 
 
 def fit_versatile(
-    decision: Convert, moments: Sequence[Moments], importance: Tensor, like: nn.Conv2d
+    decision: Convert,
+    moments: Sequence[Moments],
+    importance: Tensor,
+    like: nn.Conv2d,
+    order: Sequence[int] | None = None,
 ) -> tuple[VersatileConv2d, float]:
     """Fit every group: the new layer, and the share of its weighted output variance left unexplained.
 
-    Where a norm follows, the layer has no scales: `set_norm` finds them again.
+    Where a norm follows, the layer has no scales: `set_norm` finds them again. `order` is the input channel that each
+    channel of the new bank reads, so that its windows lie in that order.
     """
     geometry, spec = decision.new_geometry, decision.spec
     outputs = geometry.group_outputs
@@ -43,6 +49,8 @@ def fit_versatile(
     for group, found in enumerate(moments):
         mine = slice(group * outputs, (group + 1) * outputs)
         old = like.weight.detach()[mine].cpu().flatten(1)
+        if order is not None:
+            found, old = _reordered(found, old, order)
         fits.append(fit_group(Problem.of(found, geometry, spec, importance[mine], old)))
     total, per_group = spec.primaries(geometry), spec.primaries_per_group(geometry)
     bank = torch.cat([fit.bank for fit in fits])
@@ -60,6 +68,8 @@ def fit_versatile(
     with torch.no_grad():
         layer.weight.copy_(bank.view_as(layer.weight))
         layer.rows.copy_(rows)
+        if order is not None:
+            layer.order = torch.tensor(order, device=layer.rows.device)
         if layer.scale is not None:
             layer.scale.copy_(scale)
     layer.requires_grad_(like.weight.requires_grad)
@@ -69,6 +79,16 @@ def fit_versatile(
     )
     whole = sum(_energy(found, importance, group, outputs) for group, found in enumerate(moments))
     return layer, share / max(whole, 1e-30)
+
+
+def _reordered(moments: Moments, old: Tensor, order: Sequence[int]) -> tuple[Moments, Tensor]:
+    """Moments and old filters `(N, D)` with the input channels in another order."""
+    taps = old.shape[1] // len(order)
+    at = (torch.tensor(order)[:, None] * taps + torch.arange(taps)).flatten()
+    moved = replace(
+        moments, covariance=moments.covariance[at][:, at], cross=moments.cross[at], input_mean=moments.input_mean[at]
+    )
+    return moved, old[:, at]
 
 
 def _energy(moments: Moments, importance: Tensor, group: int, outputs: int) -> float:

@@ -23,6 +23,7 @@ from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_norm, slope
 from vfconvert.fitting.options import FitOptions
+from vfconvert.fitting.orders import InputOrders
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
 from vfconvert.fitting.samples import BATCH, Sample, SegmentSamples, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
@@ -99,6 +100,7 @@ class _Sweep:
         self._generator = torch.Generator().manual_seed(options.seed)
         self._done: Counter[str] = Counter()
         self._refittable = refittable(teacher)
+        self._orders = InputOrders(teacher, network, self.student) if network is not None else None
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -187,7 +189,9 @@ class _Sweep:
         importance = torch.ones(layer.out_channels, dtype=torch.float64)
         if old_norm is not None:
             importance = slope(old_norm).square()
-        versatile, self.unexplained[name] = fit_versatile(decision, moments, importance, layer)
+        windowed = decision.spec.windows > 1 and decision.geometry.groups == 1
+        order = self._orders.of(name) if self._orders is not None and windowed else None
+        versatile, self.unexplained[name] = fit_versatile(decision, moments, importance, layer, order)
         if norm is not None and old_norm is not None:
             set_norm(norm, old_norm, versatile, moments)
         set_bias(versatile, moments)

@@ -21,8 +21,9 @@ class VersatileConv2d(nn.Module):
     ("same" and "valid" too), padding mode, dilation and group count.
 
     Parameters of the module: `weight` `(P, C/G, kh, kw)`, the bank; `scale` `(N,)` or None, one factor per output
-    (None where a BatchNorm that follows has it); `bias` `(N,)` or None. Buffer: `rows` `(N,)` int64, which secondary
-    filter each output is (see `vfconvert.ops.expand`).
+    (None where a BatchNorm that follows has it); `bias` `(N,)` or None. Buffers: `rows` `(N,)` int64, which secondary
+    filter each output is (see `vfconvert.ops.expand`); `order` `(C/G,)` int64 or None, the input channel that each
+    channel of the bank reads (None: its own), so that windows may lie in whatever order the layer before emits.
 
     Raises `IllegalSpecError` where the layer cannot have these crops or windows.
     """
@@ -48,12 +49,15 @@ class VersatileConv2d(nn.Module):
         self.scale = nn.Parameter(torch.ones(geometry.out_channels, **like)) if scale else None
         self.bias = nn.Parameter(torch.zeros(geometry.out_channels, **like)) if geometry.bias else None
         self.rows: Tensor
+        self.order: Tensor | None
+        self.register_buffer("order", None)
         self.register_buffer("rows", default_rows(geometry, spec).to(device))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def expanded_weight(self) -> Tensor:
         """The weight `(N, C/G, kh, kw)` of the ordinary convolution that computes the same."""
-        return expand(self.weight, self.spec, self.rows, self.scale)
+        weight = expand(self.weight, self.spec, self.rows, self.scale)
+        return weight if self.order is None else weight.index_select(1, self.order.argsort())
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W) -> (B, N, H', W')`."""

@@ -1,0 +1,366 @@
+"""A whole network in its inference form: layers lowered, norms folded, orders of channels absorbed by what follows."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.nn import functional as F
+
+from vfconvert.analysis.graph import Network
+from vfconvert.analysis.streams import Streams, cat_inputs, homogeneous, streams_of
+from vfconvert.lowering.form import LayerForm, form_of
+from vfconvert.lowering.layer import Manner, emit_layer
+from vfconvert.lowering.values import Emitter, Order, Value
+from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import cuts_of
+
+PLAIN = "plain"
+_MOST_PIECES = 8  # of a concatenation that is not joined at once
+_BLOCK = 8  # channels that runtimes keep together: outputs are cut at multiples of it only
+
+# What writes into its input, and what computes the same without doing so.
+_PURE: dict[Any, Any] = {
+    F.relu_: F.relu,
+    torch.relu_: torch.relu,
+    "relu_": "relu",
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    "add_": "add",
+    "mul_": "mul",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """The network in its inference form, and how each versatile layer is computed in it."""
+
+    model: fx.GraphModule
+    variants: dict[str, str]
+
+
+def lower(model: nn.Module, network: Network, variants: Mapping[str, str] | None = None) -> Lowered:
+    """Turn every versatile layer of a traced network (in evaluation) into convolutions with slices of its bank.
+
+    `variants` says how each layer is computed: one of `VARIANTS`, or "plain" for one convolution with the expanded
+    weight; "segments" where it says nothing. The result computes what `model` computes, for every input that the
+    traced graph takes; `model` is not changed.
+    """
+    return _Lowering(model, network, variants or {}).run()
+
+
+class _Lowering:
+    def __init__(self, model: nn.Module, network: Network, variants: Mapping[str, str]) -> None:
+        self._model, self._network = model, network
+        self._emitter = Emitter()
+        self._values: dict[fx.Node, Any] = {}
+        self._wholes: dict[int, fx.Node] = {}
+        self._streams: Streams = streams_of(model, network)
+        self._forms: dict[str, LayerForm] = {}
+        self._variants: dict[str, str] = {}
+        for name, layer in model.named_modules():
+            if isinstance(layer, VersatileConv2d):
+                self._plan(name, layer, variants.get(name, "segments"))
+        self._folded = {norm: layer for layer, norm in network.following_norm.items() if layer in self._forms}
+        self._orders = self._wanted_orders()
+        self._cuts = self._wanted_cuts()
+
+    def _plan(self, name: str, layer: VersatileConv2d, variant: str) -> None:
+        form = None
+        if variant != PLAIN and self._network.calls.get(name, 0) == 1:
+            norm = self._network.following_norm.get(name)
+            following = self._model.get_submodule(norm) if norm is not None else None
+            form = form_of(layer, following if isinstance(following, nn.BatchNorm2d) else None)
+        self._variants[name] = PLAIN if form is None else variant
+        if form is not None:
+            self._forms[name] = form
+
+    def _natural(self, layer: str) -> Order | None:
+        return self._forms[layer].order if layer in self._forms else None
+
+    def _wanted_orders(self) -> dict[int, Order | None]:
+        """The order of every stream: what the windows that read it want, else what suits its first layer."""
+        known: dict[int, Order | None] = {}
+        for node in self._network.graph.nodes:
+            if self._windowed(node):
+                layer = self._model.get_submodule(str(node.target))
+                order = layer.order if isinstance(layer, VersatileConv2d) else None
+                stream = self._streams.of.get(node.all_input_nodes[0])
+                if stream is not None:
+                    known.setdefault(stream, None if order is None else tuple(order.tolist()))
+        for node in self._streams.of:
+            self._streams.order(node, self._natural, known)
+        return known
+
+    def _wanted_cuts(self) -> dict[int, tuple[int, ...]]:
+        """Where the windows that read a stream cut its channels."""
+        found: dict[int, set[int]] = {}
+        for node in reversed(self._network.graph.nodes):
+            if self._windowed(node):
+                given, form = node.all_input_nodes[0], self._forms[str(node.target)]
+                ends = {
+                    end for segment in cuts_of(form.channel_windows).segments for end in (segment.start, segment.stop)
+                }
+                if given in self._streams.of:
+                    found.setdefault(self._streams.of[given], set()).update(ends)
+            elif self._streams.kinds.get(node) == "cat":
+                start = 0
+                for part in cat_inputs(node):
+                    size = self._network.channels[part]
+                    ends = {cut - start for cut in found.get(self._streams.of[node], ()) if start < cut < start + size}
+                    found.setdefault(self._streams.of[part], set()).update(ends)
+                    start += size
+        return {stream: tuple(sorted(cut for cut in cuts if cut % _BLOCK == 0)) for stream, cuts in found.items()}
+
+    def _windowed(self, node: fx.Node) -> bool:
+        """Whether a node is a lowered layer that reads windows of its input."""
+        if node.op != "call_module" or str(node.target) not in self._forms:
+            return False
+        form = self._forms[str(node.target)]
+        return form.geometry.groups == 1 and form.spec.windows > 1
+
+    def run(self) -> Lowered:
+        for node in self._network.graph.nodes:
+            self._values[node] = self._node(node)
+        graph = self._emitter.graph
+        graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))
+        graph.lint()
+        used = {str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")}
+        attributes = {name: value for name, value in self._emitter.attributes.items() if name in used}
+        lowered = fx.GraphModule(attributes, graph)
+        return Lowered(model=lowered.eval(), variants=dict(self._variants))
+
+    def _node(self, node: fx.Node) -> Any:
+        kind = self._streams.kinds.get(node, "other")
+        given = [self._values[read] for read in node.all_input_nodes]
+        if node.op == "placeholder":
+            return self._wrapped(node, self._emitter.graph.node_copy(node))
+        if kind in ("conv", "norm") and isinstance(given[0], Value):
+            return self._layer(node, given[0]) if kind == "conv" else self._per_channel(node, given[0])
+        if kind == "channelwise" and isinstance(given[0], Value):
+            return self._channelwise(node, given[0])
+        if kind == "join" and all(isinstance(value, Value) for value in given):
+            return self._join(node, given)
+        if kind == "cat" and all(isinstance(value, Value) for value in given):
+            return self._cat(node)
+        return self._other(node)
+
+    def _wrapped(self, node: fx.Node, made: fx.Node) -> Any:
+        channels = self._network.channels.get(node)
+        return made if channels is None else Value((made,), (channels,), tuple(range(channels)))
+
+    def _whole(self, node: fx.Node, value: Any) -> Any:
+        if not isinstance(value, Value):
+            return value
+        if id(value) not in self._wholes:
+            self._wholes[id(value)] = self._emitter.whole(node.name, value)
+        return self._wholes[id(value)]
+
+    def _other(self, node: fx.Node) -> Any:
+        """Any operator: it reads whole tensors in the network's own order, and writes one."""
+        emitter, target = self._emitter, str(node.target)
+        if node.op == "get_attr":
+            emitter.attributes[target] = operator.attrgetter(target)(self._model)
+        if node.op == "call_module":
+            emitter.module(target, self._model.get_submodule(target))
+        made = emitter.graph.create_node(
+            node.op,
+            node.target,
+            map_arg(node.args, lambda read: self._whole(read, self._values[read])),
+            map_arg(node.kwargs, lambda read: self._whole(read, self._values[read])),
+        )
+        return self._wrapped(node, made)
+
+    def _layer(self, node: fx.Node, given: Value) -> Any:
+        name = str(node.target)
+        stream = self._streams.of[node]
+        target = self._orders.get(stream)
+        if name not in self._forms:
+            module = self._model.get_submodule(name)
+            return self._kept(node, module, given, target) if type(module) is nn.Conv2d else self._other(node)
+        form = self._forms[name]
+        geometry = form.geometry
+        if geometry.groups > 1:
+            given = self._wrapped_whole(node, given)
+        elif form.spec.windows > 1:
+            layer = self._model.get_submodule(name)
+            order = layer.order if isinstance(layer, VersatileConv2d) else None
+            wanted = tuple(range(geometry.in_channels)) if order is None else tuple(order.tolist())
+            sizes = given.sizes if given.order == wanted else _sizes(self._cuts_of(node), geometry.in_channels)
+            given = self._emitter.ordered(name, given, wanted, sizes)
+            form = form.with_factor(given.factor)
+        else:
+            form = form.with_inputs(given.order, given.factor)
+        given = replace(given, factor=None)
+        natural = target == form.order
+        manner = Manner(
+            variant=self._variants[name],
+            cuts=self._cuts.get(stream, ()) if natural else (),
+            defer=natural and self._absorbed(self._end(node)),
+        )
+        value = emit_layer(self._emitter, name, form, given, manner)
+        if natural:
+            return value
+        outer = tuple(range(geometry.out_channels)) if target is None else target
+        return self._emitter.ordered(name, value, outer, _sizes(self._cuts.get(stream, ()), geometry.out_channels))
+
+    def _cuts_of(self, node: fx.Node) -> tuple[int, ...]:
+        stream = self._streams.of.get(node.all_input_nodes[0])
+        return () if stream is None else self._cuts.get(stream, ())
+
+    def _wrapped_whole(self, node: fx.Node, given: Value) -> Value:
+        return Value((self._whole(node, given),), (given.channels,), tuple(range(given.channels)))
+
+    def _end(self, node: fx.Node) -> fx.Node:
+        """The norm that is folded into a layer, else the layer."""
+        users = list(node.users)
+        if len(users) == 1 and self._folded.get(str(users[0].target)) == str(node.target):
+            return users[0]
+        return node
+
+    def _absorbed(self, node: fx.Node) -> bool:
+        """Whether all that reads a tensor can take positive factors of its channels into weights."""
+        for user in node.users:
+            if user not in self._network.channels:
+                return False
+            if self._streams.kinds[user] == "channelwise" and homogeneous(self._model, user):
+                if not self._absorbed(user):
+                    return False
+            elif self._streams.kinds[user] != "conv" or not self._takes_factors(user):
+                return False
+        return bool(node.users)
+
+    def _takes_factors(self, node: fx.Node) -> bool:
+        name = str(node.target)
+        if name in self._forms:
+            return self._forms[name].geometry.groups == 1
+        return self._adaptable(self._model.get_submodule(name))
+
+    @staticmethod
+    def _adaptable(module: nn.Module) -> bool:
+        """A kept convolution whose weight may be rearranged."""
+        hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+        return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros" and not hooked
+
+    def _kept(self, node: fx.Node, module: nn.Conv2d, given: Value, target: Order | None) -> Any:
+        """A convolution that was not converted: its weight takes the order of its input, and that of its output."""
+        emitter, name = self._emitter, str(node.target)
+        own = tuple(range(given.channels))
+        shared = self._network.calls.get(name, 0) != 1
+        if shared or not self._adaptable(module) or (given.order == own and given.factor is None and target is None):
+            return self._other(node)
+        weight = module.weight.detach()[:, torch.tensor(given.order, device=module.weight.device)]
+        if given.factor is not None:
+            weight = weight * given.factor.to(weight).view(1, -1, 1, 1)
+        bias = None if module.bias is None else module.bias.detach()
+        order = tuple(range(module.out_channels)) if target is None else target
+        at = torch.tensor(order, device=weight.device)
+        made = emitter.call(
+            F.conv2d,
+            emitter.concatenated(given.pieces),
+            emitter.tensor(f"{name}_weight", weight[at]),
+            None if bias is None else emitter.tensor(f"{name}_bias", bias[at]),
+            module.stride,
+            module.padding,
+            module.dilation,
+            1,
+        )
+        return Value((made,), (module.out_channels,), order)
+
+    def _per_channel(self, node: fx.Node, given: Value) -> Any:
+        """A norm (nothing to do where it is folded) or a depthwise convolution, piece by piece."""
+        emitter, name = self._emitter, str(node.target)
+        if name in self._folded:
+            return given
+        given = emitter.scaled(name, given)
+        if given.order == tuple(range(given.channels)) and len(given.pieces) == 1:
+            emitter.module(name, self._model.get_submodule(name))
+            return replace(given, pieces=(emitter.graph.call_module(name, (given.pieces[0],)),))
+        module = self._model.get_submodule(name)
+        made = []
+        for piece, start, size in zip(given.pieces, given.starts, given.sizes, strict=True):
+            at = torch.tensor(given.order[start : start + size])
+            made.append(self._one_piece(name, module, piece, at))
+        return replace(given, pieces=tuple(made))
+
+    def _one_piece(self, name: str, module: nn.Module, piece: fx.Node, at: Tensor) -> fx.Node:
+        emitter = self._emitter
+
+        def stored(kind: str, tensor: Tensor | None) -> fx.Node | None:
+            return None if tensor is None else emitter.tensor(f"{name}_{kind}", tensor.detach()[at.to(tensor.device)])
+
+        if isinstance(module, nn.Conv2d):
+            weight, bias = stored("weight", module.weight), stored("bias", module.bias)
+            return emitter.call(F.conv2d, piece, weight, bias, module.stride, module.padding, module.dilation, len(at))
+        if not isinstance(module, nn.BatchNorm2d):
+            raise TypeError(f"{name} is no layer with a weight for each channel")
+        mean, variance = stored("mean", module.running_mean), stored("variance", module.running_var)
+        weight, bias = stored("weight", module.weight), stored("bias", module.bias)
+        return emitter.call(F.batch_norm, piece, mean, variance, weight, bias, False, 0.0, module.eps)
+
+    def _channelwise(self, node: fx.Node, given: Value) -> Value:
+        """An operator that treats every channel alike, piece by piece; never in place, since pieces may be slices."""
+        emitter = self._emitter
+        if given.factor is not None and not homogeneous(self._model, node):
+            given = emitter.scaled(node.name, given)
+        if node.op == "call_module":
+            module = self._model.get_submodule(str(node.target))
+            if isinstance(module, (nn.Identity, nn.Dropout, nn.Dropout2d)):
+                return given
+            if getattr(module, "inplace", False):
+                module = copy.copy(module)
+                vars(module)["inplace"] = False
+            name = emitter.module(str(node.target), module)
+            return replace(given, pieces=tuple(emitter.graph.call_module(name, (piece,)) for piece in given.pieces))
+        kwargs = {key: value for key, value in node.kwargs.items() if key != "inplace"}
+        made = [
+            emitter.graph.create_node(node.op, _PURE.get(node.target, node.target), (piece, *node.args[1:]), kwargs)
+            for piece in given.pieces
+        ]
+        return replace(given, pieces=tuple(made))
+
+    def _join(self, node: fx.Node, given: list[Value]) -> Value:
+        """The sum or product of two tensors, in one order and the same pieces."""
+        stream = self._streams.of[node]
+        channels = self._network.channels[node]
+        target = self._orders.get(stream)
+        order = tuple(range(channels)) if target is None else target
+        sizes = _sizes(self._cuts.get(stream, ()), channels)
+        first, second = (
+            self._emitter.ordered(node.name, self._emitter.scaled(node.name, value), order, sizes)
+            for value in (self._values[read] for read in node.args if isinstance(read, fx.Node))
+        )
+        function = _PURE.get(node.target, node.target)
+        made = [
+            self._emitter.graph.create_node(node.op, function, pair, {})
+            for pair in zip(first.pieces, second.pieces, strict=True)
+        ]
+        return Value(tuple(made), first.sizes, order)
+
+    def _cat(self, node: fx.Node) -> Value:
+        """Tensors side by side: their pieces side by side, until something wants them whole."""
+        pieces: list[fx.Node] = []
+        sizes: list[int] = []
+        order: list[int] = []
+        for read in cat_inputs(node):
+            value = self._emitter.scaled(node.name, self._values[read])
+            start = len(order)
+            order += [start + channel for channel in value.order]
+            pieces += value.pieces
+            sizes += value.sizes
+        if len(pieces) > _MOST_PIECES:
+            pieces, sizes = [self._emitter.concatenated(pieces)], [sum(sizes)]
+        return Value(tuple(pieces), tuple(sizes), tuple(order))
+
+
+def _sizes(cuts: tuple[int, ...], channels: int) -> list[int]:
+    """Sizes of the pieces between cuts."""
+    ends = [0, *(cut for cut in cuts if 0 < cut < channels), channels]
+    return [b - a for a, b in itertools.pairwise(ends)]
