@@ -15,8 +15,8 @@ ORDER = (
     *("errors", "version", "progress", "specs", "options", "files"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("analysis", "eligibility", "planning", "rewriting", "fitting"),
-    *("exporting", "verification", "reporting", "inputs", "pipeline", "cli", "__main__"),
+    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering"),
+    *("exporting", "verification", "quantizing", "benching", "reporting", "inputs", "pipeline", "cli", "__main__"),
 )
 MOST_LINES = 300
 HEAVY = ("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn")

@@ -1,0 +1,1 @@
+"""How long things take, fairly compared: side by side in one run, in turns."""
