@@ -12,7 +12,7 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "version", "progress", "specs", "options", "files"),
+    *("errors", "version", "progress", "silence", "specs", "options", "files"),
     *("ops", "nn"),
     *("loading", "data"),
     *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering"),

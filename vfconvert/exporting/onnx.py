@@ -20,10 +20,10 @@ from vfconvert.errors import ExportError, VfconvertError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names, name_batch_, names_read, names_written, rename_, strip_
 from vfconvert.exporting.onnx_weights import WeightGraph
-from vfconvert.exporting.silence import silenced
 from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
 from vfconvert.files import atomic_path
 from vfconvert.nn import VersatileConv2d
+from vfconvert.silence import silenced
 from vfconvert.version import __version__
 
 if TYPE_CHECKING:

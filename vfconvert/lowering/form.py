@@ -12,9 +12,6 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import Block, arranged, blocks_of, emitted_order
 from vfconvert.specs import ConvGeometry, VersatileSpec, Window
 
-VARIANTS = ("segments", "full", "separate")
-"""How windows are computed: from segments, from the full filter minus its edges, or each on its own."""
-
 
 @dataclass(frozen=True, eq=False)
 class LayerForm:

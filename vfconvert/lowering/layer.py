@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from vfconvert.lowering.form import LayerForm
 from vfconvert.lowering.values import Emitter, Value
-from vfconvert.ops.blocks import Block, cuts_of
+from vfconvert.ops.blocks import Block, cuts_of, shares
 from vfconvert.specs import Crop, Window
 
 
@@ -50,12 +50,6 @@ class _Piece:
     node: fx.Node
     outputs: tuple[int, ...]
     factor: Tensor | None
-
-
-def shares(windows: Sequence[Window], variant: str) -> bool:
-    """Whether windows have a sum in common when computed so."""
-    covers = cuts_of(windows).covers
-    return variant == "full" or sum(map(len, covers)) > len(set().union(*covers))
 
 
 class _Layer:
@@ -108,7 +102,7 @@ class _Layer:
         windows = [self._form.channel_windows[window] for window in block.windows]
         crop = self._form.spec.crops[block.crop]
         factors, shifts = self._of(self._form.factor, block), self._of(self._form.shift, block)
-        if len(windows) == 1 or self._manner.variant == "separate" or not shares(windows, self._manner.variant):
+        if not shares(windows, self._manner.variant):
             return [
                 _Piece(self._convolved(block, crop, window, factor, shift), outputs, None)
                 for window, factor, shift, outputs in zip(windows, factors, shifts, block.outputs, strict=True)

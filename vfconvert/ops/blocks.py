@@ -132,3 +132,37 @@ def cuts_of(windows: Sequence[Window]) -> Cuts:
     pieces = [p for p in pieces if any(w.start <= p.start and p.stop <= w.stop for w in windows)]
     covers = tuple(tuple(i for i, p in enumerate(pieces) if w.start <= p.start and p.stop <= w.stop) for w in windows)
     return Cuts(segments=tuple(pieces), covers=covers)
+
+
+VARIANTS = ("segments", "full", "separate")
+"""How windows are computed: from segments, from the full filter minus its edges, or each on its own."""
+
+
+def shares(windows: Sequence[Window], variant: str) -> bool:
+    """Whether windows have a sum in common when computed so."""
+    if len(windows) == 1 or variant == "separate":
+        return False
+    covers = cuts_of(windows).covers
+    return variant == "full" or sum(map(len, covers)) > len(set().union(*covers))
+
+
+def products(blocks: Sequence[Block], spec: VersatileSpec, channels: int, variant: str) -> int:
+    """Multiply-adds per output position of a layer of `channels` in a group: exactly those of its convolutions.
+
+    Segments take `P C kh kw` in all where every primary uses every window; the full filter minus its edges takes
+    `P (C + 2 (n - 1) g) kh kw` of two windows or more.
+    """
+    every, whole = spec.channel_windows(channels), Window(0, channels)
+    total = 0
+    for block in blocks:
+        windows = [every[index] for index in block.windows]
+        if not shares(windows, variant):
+            width = sum(window.width for window in windows)
+        elif variant == "full":
+            cuts = cuts_of((*windows, whole))
+            edges = {index for cover in cuts.covers[: len(windows)] for index in cuts.covers[-1] if index not in cover}
+            width = channels + sum(cuts.segments[index].width for index in edges)
+        else:
+            width = sum(segment.width for segment in cuts_of(windows).segments)
+        total += len(block.primaries) * width * spec.crops[block.crop].area
+    return total

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from vfconvert.exporting.silence import silenced
+from vfconvert.silence import silenced
 
 
 def _make_noise(text: str) -> None:

@@ -1,0 +1,208 @@
+"""Which way of computing a layer is fastest on this machine: measured on the layer's own shape, not guessed.
+
+Each candidate is a little ONNX file of one layer, run by ONNX Runtime in turns with the others. Inputs and outputs of
+the file lie in the pieces that they have in the network, so that every candidate pays the same for getting in and out.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from vfconvert.analysis.profile import LayerProfile, Profile
+from vfconvert.errors import NotAModelError
+from vfconvert.files import atomic_path
+from vfconvert.lowering.form import LayerForm, form_of
+from vfconvert.lowering.layer import Manner, emit_layer
+from vfconvert.lowering.values import Emitter, Value
+from vfconvert.measuring.timing import in_turns
+from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import VARIANTS, shares
+from vfconvert.ops.blocks import products as block_products
+from vfconvert.progress import Progress, no_progress
+from vfconvert.silence import silenced
+
+PLAIN = "plain"
+_ROUNDS, _SECONDS = 25, 3.0  # of measuring one layer
+_CUT = 8  # places at multiples of it only: channels that runtimes keep together
+_SCHEMA = 1
+
+
+@dataclass(eq=False)
+class CostTable:
+    """Median seconds of each way of computing a layer, by a key that describes layer, size and threads.
+
+    `measured` grows as layers are asked for; what a table already knows is not measured again.
+    """
+
+    threads: int = 1
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> CostTable:
+        """A table that `write` made, on this machine or on the target. Raises `NotAModelError` for anything else."""
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["schema_version"] != _SCHEMA:
+                raise ValueError(f"schema version {found['schema_version']}, expected {_SCHEMA}")
+            measured = {
+                str(key): {str(name): float(value) for name, value in costs.items()}
+                for key, costs in found["layers"].items()
+            }
+            return cls(threads=int(found["threads"]), measured=measured)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise NotAModelError(
+                f"{path}: no table of layer costs ({type(error).__name__}: {error}); remove it to have one written"
+            ) from error
+
+    def write(self, path: Path) -> None:
+        """Write the table as JSON, complete or not at all."""
+        content = {"schema_version": _SCHEMA, "threads": self.threads, "layers": self.measured}
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+    def costs(
+        self, layer: VersatileConv2d, profiled: LayerProfile, norm: nn.BatchNorm2d | None = None
+    ) -> dict[str, float]:
+        """Seconds of every candidate for a layer, and the norm that follows, at the size at which it runs."""
+        form = form_of(layer, norm)
+        if form is None:
+            return {PLAIN: 0.0}
+        key = _key(layer, form, profiled, self.threads)
+        if key not in self.measured:
+            self.measured[key] = _measure(layer, form, profiled, self.threads)
+        return self.measured[key]
+
+
+def choose(
+    model: nn.Module,
+    layers: Profile,
+    norms: Mapping[str, str],
+    table: CostTable | None,
+    progress: Progress = no_progress,
+) -> dict[str, str]:
+    """The fastest variant of every versatile layer of `model`; by products alone where there is no table.
+
+    `norms` names the BatchNorm that follows a layer. "plain" where no form beats the ordinary convolution.
+    """
+    chosen: dict[str, str] = {}
+    versatile = [layer for layer in layers.layers if layer.versatile and layer.calls]
+    for number, profiled in enumerate(versatile):
+        layer = model.get_submodule(profiled.name)
+        if isinstance(layer, VersatileConv2d):
+            following = model.get_submodule(norms[profiled.name]) if profiled.name in norms else None
+            norm = following if isinstance(following, nn.BatchNorm2d) else None
+            costs = products(layer) if table is None else table.costs(layer, profiled, norm)
+            chosen[profiled.name] = min(costs, key=lambda name: (costs[name], name == PLAIN))
+        progress("measure layers", number + 1, len(versatile))
+    return chosen
+
+
+def products(layer: VersatileConv2d) -> dict[str, float]:
+    """Multiply-adds per output position of every candidate."""
+    found = {PLAIN: float(layer.geometry.weight_numbers)}
+    form = form_of(layer, None)
+    if form is not None:
+        channels = layer.geometry.group_inputs
+        found.update({n: float(block_products(form.blocks, form.spec, channels, n)) for n in candidates(form)})
+    return found
+
+
+def candidates(form: LayerForm) -> tuple[str, ...]:
+    """The variants that differ for this layer."""
+    if form.spec.windows == 1:
+        return (VARIANTS[0],)
+    return VARIANTS if shares(form.channel_windows, VARIANTS[0]) else ("separate",)
+
+
+def executed(model: nn.Module, layers: Profile, variants: Mapping[str, str]) -> dict[str, int]:
+    """Multiply-adds of each versatile layer as it is computed, over all its calls."""
+    found = {}
+    for profiled in layers.layers:
+        layer = model.get_submodule(profiled.name)
+        if isinstance(layer, VersatileConv2d):
+            found[profiled.name] = int(products(layer)[variants.get(profiled.name, PLAIN)]) * profiled.output_positions
+    return found
+
+
+def _key(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, threads: int) -> str:
+    """What the cost of a layer depends on, as text: geometry, spec, block sizes, input size, threads."""
+    blocks = [(block.crop, block.windows, len(block.primaries)) for block in form.blocks]
+    geometry = {name: value for name, value in asdict(layer.geometry).items() if name != "bias"}
+    parts = (geometry, str(layer.spec), blocks, form.factor is not None, profiled.calls[0].input_size, threads)
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _measure(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, threads: int) -> dict[str, float]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4
+    sizes = [b - a for a, b in itertools.pairwise([0, *_cuts(form), form.geometry.in_channels])]
+    generator = torch.Generator().manual_seed(0)
+    example = [torch.randn(1, size, *profiled.calls[0].input_size, generator=generator) for size in sizes]
+    networks: dict[str, nn.Module] = {PLAIN: _Plain(layer)}
+    networks.update({name: _alone(form, name, sizes) for name in candidates(form)})
+    calls: dict[str, Callable[[], object]] = {}
+    for name, network in networks.items():
+        session = onnxruntime.InferenceSession(_onnx(network, example), options, providers=["CPUExecutionProvider"])
+        feeds = {given.name: x.numpy() for given, x in zip(session.get_inputs(), example, strict=True)}
+        calls[name] = partial(session.run, None, feeds)
+    timings = in_turns(calls, rounds=_ROUNDS, most_seconds=_SECONDS)
+    return {name: timing.median for name, timing in timings.items()}
+
+
+def _cuts(form: LayerForm) -> tuple[int, ...]:
+    if form.spec.windows == 1 or form.geometry.groups > 1:
+        return ()
+    ends = {end for window in form.channel_windows for end in (window.start, window.stop)}
+    return tuple(sorted(end for end in ends if 0 < end < form.geometry.in_channels and end % _CUT == 0))
+
+
+def _alone(form: LayerForm, variant: str, sizes: Sequence[int]) -> fx.GraphModule:
+    """A network of one layer: pieces in, pieces through a rectifier out."""
+    emitter = Emitter()
+    pieces = tuple(emitter.graph.placeholder(f"x{index}") for index in range(len(sizes)))
+    given = Value(pieces, tuple(sizes), tuple(range(sum(sizes))))
+    cuts = _cuts(form) if form.geometry.in_channels == form.geometry.out_channels else ()
+    value = emit_layer(emitter, "layer", form, given, Manner(variant=variant, cuts=cuts))
+    emitter.graph.output(tuple(emitter.call(F.relu, piece) for piece in value.pieces))
+    return fx.GraphModule(emitter.attributes, emitter.graph)
+
+
+class _Plain(nn.Module):
+    """One ordinary convolution with a bias, and a rectifier."""
+
+    def __init__(self, layer: VersatileConv2d) -> None:
+        super().__init__()
+        self.geometry = layer.geometry
+        self.weight = nn.Parameter(layer.expanded_weight().detach(), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(layer.geometry.out_channels), requires_grad=False)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        g = self.geometry
+        x = torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]
+        padding: Any = g.padding
+        if g.padding_mode != "zeros":
+            x, padding = F.pad(x, g.padding_before, mode=g.padding_mode), (0, 0)
+        return F.relu(F.conv2d(x, self.weight, self.bias, g.stride, padding, g.dilation, g.groups))
+
+
+def _onnx(network: nn.Module, example: list[Tensor]) -> bytes:
+    """The file's bytes, by torch's older exporter, which takes a tenth of a second where the newer takes one."""
+    held: Any = io.BytesIO()
+    with silenced(), torch.no_grad():
+        torch.onnx.export(network.eval(), tuple(example), held, dynamo=False, opset_version=17)
+    content: bytes = held.getvalue()
+    return content
