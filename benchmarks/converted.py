@@ -1,7 +1,8 @@
 """Networks converted without a fit, for benchmarks of speed: what a fit leaves behind, without its hours.
 
 A fit assigns outputs to secondary filters as they suit, in an order that looks random, and lets the windows that read
-them follow that order. Weights are random here; factors of the norms are positive, as trained ones are.
+them follow that order. Weights are random here, and the factors of the norms have either sign: a fit pairs outputs
+whichever way they are alike.
 """
 
 from __future__ import annotations
@@ -42,4 +43,5 @@ def converted(teacher: nn.Module, example: Tensor, wish: Wish, seed: int = 0) ->
     for module in student.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.weight.data.uniform_(0.5, 1.5, generator=generator)
+            module.weight.data[torch.rand(len(module.weight), generator=generator) < 0.5] *= -1
     return student, network

@@ -15,8 +15,19 @@ ORDER = (
     *("errors", "version", "progress", "silence", "specs", "options", "files"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering"),
-    *("exporting", "verification", "quantizing", "benching", "reporting", "inputs", "pipeline", "cli", "__main__"),
+    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering", "recipes"),
+    *(
+        "exporting",
+        "verification",
+        "quantizing",
+        "benching",
+        "reporting",
+        "inputs",
+        "delivery",
+        "pipeline",
+        "cli",
+        "__main__",
+    ),
 )
 MOST_LINES = 300
 HEAVY = ("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn")

@@ -218,6 +218,24 @@ def test_outputs_that_are_zero_have_no_relative_error(path: Path, model: Classif
     assert parity.comparisons[0] == zero
 
 
+@pytest.mark.parametrize("dimensions", [("h", "w"), (2, 2)], ids=["any size", "fixed size"])
+def test_verify_onnx_compares_further_sizes(tmp_path: Path, dimensions: tuple) -> None:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, *dimensions]) for name in ("x", "output")]
+    half = numpy_helper.from_array(torch.tensor(0.5).numpy(), "half")
+    node = helper.make_node("Mul", ["x", "half"], ["output"])
+    graph = helper.make_graph([node], "half", values[:1], values[1:], [half])
+    file, model = tmp_path / "model.onnx", Changed(nn.Identity(), lambda x: x / 2)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
+    if dimensions == (2, 2):
+        with pytest.raises(ParityError, match="ONNX Runtime cannot run the file at batch 1 and size 3x5: "):
+            verify_onnx(file, model, IMAGES, sizes=[(3, 5)])
+        return
+    parity = verify_onnx(file, model, IMAGES, batch_sizes=[1, 3], sizes=[(3, 5)])
+    assert [(c.batch, c.size) for c in parity.comparisons] == [(1, None), (3, None), (1, (3, 5)), (3, (3, 5))]
+    with pytest.raises(ParityError, match=r"output 'output' at batch 1 and size 3x5: .*relative error 0.5, allowed"):
+        verify_onnx(file, Changed(model, lambda x: x * 2 / x.shape[2]), IMAGES, sizes=[(2, 2), (3, 5)])
+
+
 LOGITS = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [1.0, 7.0]])
 
 

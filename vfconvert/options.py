@@ -38,7 +38,13 @@ class ConversionOptions:
     trust_pickle: bool = False
     output: Path | None = None  # None: the model's name with ".onnx" (".versatile.onnx" where that is taken)
     report: Path | None = None
+    formats: tuple[str, ...] = ("onnx",)
     opset: int = 18
+    measure: bool = True  # time the forms of each layer, and the network before and after
+    threads: int = 1  # of the runtime that is timed
+    costs: Path | None = None  # table of layer costs, read where it is there and written where not
+    precision: str = "fp32"
+    int8: bool = False
     seed: int = 0
     device: str = "cpu"
     dry_run: bool = False

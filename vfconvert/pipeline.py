@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +17,22 @@ from vfconvert.analysis.counting import count_macs, count_numbers
 from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, measure, planned, totals_of
+from vfconvert.delivery import Delivery, deliver, paths_of, precision_paths, readable_of
 from vfconvert.errors import DeviceError, UnwritableOutputError
-from vfconvert.exporting.onnx import ExportedOnnx, export_onnx
-from vfconvert.files import atomic_path, check_writable, sha256_of
+from vfconvert.files import atomic_path, check_writable
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.inputs import Images, images_of, source_of
 from vfconvert.loading import LoadedModel, load_model
+from vfconvert.lowering.choice import Inference, fastest, onnx_bytes, time_files
+from vfconvert.lowering.costs import PLAIN, CostTable, executed
 from vfconvert.options import ConversionOptions
 from vfconvert.planning import Plan, Wish, make_plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.describe import agreement_report, layer_rows, size_of, warnings_of
 from vfconvert.reporting.json_report import write_json
-from vfconvert.reporting.report import ConversionReport, FileReport, ParityReport
-from vfconvert.verification import Parity, verify_onnx
+from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, LatencyReport
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
@@ -63,9 +63,8 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
         channel_stride=options.channel_stride,
         crops=options.crops,
     )
-    output = _output_path(options)
     if not options.dry_run:
-        _check_outputs(options, output)
+        _check_outputs(options)
     device, clock = _device(options.device), _Clock()
     with clock.stage("load"):
         loaded = load_model(
@@ -91,7 +90,7 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
             include_first=options.include_first,
         )
         before = totals_of(teacher, layers, count_macs(teacher, example))
-    run = _Run(options, network, loaded, teacher, layers, plan, before, example, device, clock)
+    run = _Run(options, network, loaded, teacher, layers, plan, before, example, device, clock, progress)
     if options.dry_run:
         return run.report(after=planned(teacher, before, layers, plan.converted))
     with clock.stage("images"):
@@ -99,7 +98,7 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
     chosen = _fit_options(run, images)
     fitted = compress(teacher, network, plan, images.calibration, chosen, progress)
     run.left_out = chosen.left_out if options.reconstruct else ""
-    return _export(run, fitted, images, output)
+    return _export(run, fitted, images)
 
 
 class _Run:
@@ -117,20 +116,63 @@ class _Run:
         example: Tensor,
         device: torch.device,
         clock: _Clock,
+        progress: Progress,
     ) -> None:
         self.options, self.network, self.loaded = options, network, loaded
         self.teacher, self.layers = teacher, layers
-        self.left_out = ""
+        self.left_out, self.progress = "", progress
+        self.inference: Inference | None = None
+        self.executed: dict[str, int] = {}
+        self.latency: LatencyReport | None = None
         self.plan, self.before, self.example, self.device, self.clock = plan, before, example, device, clock
+
+    def lower(self, student: nn.Module, example: Tensor) -> Inference:
+        """Choose the student's inference form; where the whole is no faster than the original, leave it plain."""
+        options, layers = self.options, profile(student, example)
+        table = None
+        if options.measure:
+            known = options.costs is not None and options.costs.exists()
+            table = CostTable.read(options.costs) if known and options.costs else CostTable(threads=options.threads)
+        # The full filter minus its edges cancels what half precision cannot spare.
+        without = ("full",) if options.precision == "fp16" else ()
+        self.inference = fastest(student, self.network, layers, table, self.progress, without)
+        if table is not None:
+            self.inference = self._time(student, self.inference, example)
+            if options.costs is not None:
+                table.write(options.costs)
+        self.executed = executed(student, layers, self.inference.variants)
+        return self.inference
+
+    def _time(self, student: nn.Module, inference: Inference, example: Tensor) -> Inference:
+        threads = self.options.threads
+        files = {"before": onnx_bytes(self.teacher, example), "after": onnx_bytes(inference.model, example)}
+        present = {name: file for name, file in files.items() if file is not None}
+        if len(present) < 2:
+            return inference
+        timings = time_files(present, example, threads)
+        if timings["after"].median >= timings["before"].median and inference.model is not student:
+            inference = Inference(student, dict.fromkeys(inference.variants, PLAIN))
+            plain = onnx_bytes(student, example)
+            timings = time_files({**present, "after": plain}, example, threads) if plain is not None else timings
+        before, after = timings["before"], timings["after"]
+        self.latency = LatencyReport(
+            before=before.median,
+            after=after.median,
+            spread_before=before.spread,
+            spread_after=after.spread,
+            rounds=len(after.seconds),
+            threads=threads,
+            batch=len(example),
+            runtime=f"onnxruntime {version('onnxruntime')}",
+        )
+        return inference
 
     def report(
         self,
         after: Totals,
         fitted: Fitted | None = None,
         images: Images | None = None,
-        parity: Parity | None = None,
-        exported: ExportedOnnx | None = None,
-        output: FileReport | None = None,
+        artefacts: tuple[ArtefactReport, ...] = (),
     ) -> ConversionReport:
         student = fitted.model if fitted is not None else None
         agreement = None
@@ -142,6 +184,9 @@ class _Run:
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
+        first = artefacts[0] if artefacts else None
+        rows = layer_rows(self.plan, self.layers, student, fitted.unexplained if fitted is not None else {})
+        forms = self.inference.variants if self.inference is not None else {}
         return ConversionReport(
             command=self.options.command,
             versions={
@@ -153,13 +198,17 @@ class _Run:
             device=str(self.device),
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
-            layers=layer_rows(self.plan, self.layers, student, fitted.unexplained if fitted is not None else {}),
+            layers=tuple(
+                replace(row, form=forms.get(row.name), macs_executed=self.executed.get(row.name)) for row in rows
+            ),
             before=size_of(replace(self.before, numbers=count_numbers(self.loaded.model)), self.loaded.size_bytes),
-            after=size_of(after, output.bytes if output is not None else None),
+            after=size_of(after, first.bytes if first is not None else None),
             images=images.report if images is not None else None,
             agreement=agreement,
-            parity=_parity_report(parity, exported),
-            output=output,
+            parity=first.parity if first is not None else None,
+            output=FileReport(path=first.path, bytes=first.bytes, sha256=first.sha256) if first is not None else None,
+            artefacts=artefacts,
+            latency=self.latency,
             seconds=seconds,
             warnings=warnings_of(
                 self.plan,
@@ -184,58 +233,50 @@ def _fit_options(run: _Run, images: Images) -> FitOptions:
     )
 
 
-def _export(run: _Run, fitted: Fitted, images: Images, output: Path) -> ConversionReport:
-    student = fitted.model.cpu()
-    after = measure(student, run.example.cpu())
+def _export(run: _Run, fitted: Fitted, images: Images) -> ConversionReport:
+    options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
+    run.teacher.cpu()
+    with run.clock.stage("lower"):
+        inference = run.lower(student, example)
     metadata = {
         "producer": f"vfconvert {__version__}",
-        "command": run.options.command,
+        "command": options.command,
         "source_sha256": run.loaded.sha256,
         "method": "versatile filters (Wang et al., NeurIPS 2018), fitted to the pretrained network",
-        "seed": str(run.options.seed),
+        "seed": str(options.seed),
         "layers_converted": str(len(run.plan.converted)),
-        "input_shape": ",".join(map(str, run.example.shape[1:])),
+        "input_shape": ",".join(map(str, example.shape[1:])),
         "preprocessing": images.report.preprocessing,
     }
-    with ExitStack() as outputs:  # last in, first out: the report appears after the file that it describes
-        beside = outputs.enter_context(atomic_path(run.options.report)) if run.options.report is not None else None
-        temporary = outputs.enter_context(atomic_path(output))
-        with run.clock.stage("export"):
-            exported = export_onnx(student, run.example.cpu(), temporary, metadata=metadata, opset=run.options.opset)
-        with run.clock.stage("verify"):
-            parity = verify_onnx(temporary, student, images.judging)
-        written = FileReport(path=str(output), bytes=temporary.stat().st_size, sha256=sha256_of(temporary))
-        run.teacher.cpu()
-        report = run.report(after, fitted, images, parity, exported, written)
+    delivery = Delivery(
+        teacher=run.teacher,
+        student=student,
+        inference=inference,
+        example=example,
+        judging=images.judging,
+        calibration=images.calibration,
+        metadata=metadata,
+    )
+    with ExitStack() as outputs:  # last in, first out: the report appears after the files that it describes
+        beside = outputs.enter_context(atomic_path(options.report)) if options.report is not None else None
+        with run.clock.stage("export and verify"):
+            artefacts, precisions = deliver(delivery, options, outputs)
+        after = replace(measure(student, example), macs_executed=count_macs(inference.model, example).total)
+        report = replace(run.report(after, fitted, images, artefacts), precisions=precisions)
         if beside is not None:
             write_json(report, beside)
     return report
 
 
-def _parity_report(parity: Parity | None, exported: ExportedOnnx | None) -> ParityReport | None:
-    if parity is None or exported is None:
-        return None
-    return ParityReport(
-        maximum_error=parity.maximum_error,
-        relative_error=parity.relative_error,
-        tolerance=parity.tolerance,
-        batch_sizes=parity.batch_sizes,
-        runtime=f"{parity.runtime} {parity.runtime_version}",
-        dynamic_batch=exported.dynamic_batch,
-    )
-
-
-def _output_path(options: ConversionOptions) -> Path:
-    if options.output is not None:
-        return options.output
-    beside = options.model.with_suffix(".onnx")
-    return beside if beside != options.model else options.model.with_suffix(".versatile.onnx")
-
-
-def _check_outputs(options: ConversionOptions, output: Path) -> None:
+def _check_outputs(options: ConversionOptions) -> None:
     """Before any work: outputs can be written, and none of them is the input or the other."""
     taken = {options.model.resolve(): "the input model"}
-    for flag, path in (("--output", output), ("--report", options.report)):
+    files = paths_of(options)
+    written = [("--output", path) for path in files.values()]
+    if "safetensors" in files:
+        written.append(("--output", readable_of(files["safetensors"])))
+    written += [("--output", path) for path in precision_paths(options).values()]
+    for flag, path in (*written, ("--report", options.report), ("--costs", options.costs)):
         if path is None:
             continue
         if path.resolve() in taken:

@@ -97,7 +97,11 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
         segments=tuple(_segments(model, graph, shapes, example.shape[0])),
         following_norm=_following_norms(model, graph, calls),
         calls=calls,
-        channels={node: shape[1] for node, shape in shapes.items() if len(shape) == 4 and shape[0] == example.shape[0]},
+        channels={
+            node: shape[1]
+            for node, shape in ({_source(graph): example.shape} | shapes).items()
+            if len(shape) == 4 and shape[0] == example.shape[0]
+        },
         largest=max(shape.numel() for shape in shapes.values()) // max(1, example.shape[0]),
     )
 

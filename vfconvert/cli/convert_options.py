@@ -18,6 +18,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULTS = {field.name: field.default for field in fields(ConversionOptions) if field.default is not MISSING}
 CROPS = ("squares", "lines")
+FORMATS = ("onnx", "torchscript", "pt2", "safetensors")
 _FILE = click.Path(path_type=Path)
 
 
@@ -30,6 +31,7 @@ _layers = partial(_option, "Which layers")
 _images = partial(_option, "Images to fit on and to judge by")
 _loading = partial(_option, "Files that hold only weights, or more than a network")
 _writing = partial(_option, "Output")
+_speed = partial(_option, "Speed of the written file")
 
 _ALL: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", type=_FILE),
@@ -112,9 +114,48 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="Argument for the factory of --arch; repeatable.",
     ),
     _loading("--trust-pickle", is_flag=True, help="Let MODEL run any code it holds. Only for files you trust."),
-    _writing("-o", "--output", type=_FILE, metavar="PATH", help="The ONNX file.  [default: MODEL with .onnx]"),
+    _writing(
+        "-o", "--output", type=_FILE, metavar="PATH", help="The file; of several, the stem.  [default: MODEL.onnx]"
+    ),
+    _writing(
+        "--format",
+        "formats",
+        multiple=True,
+        type=click.Choice(FORMATS),
+        default=DEFAULTS["formats"],
+        show_default=True,
+        help="What to write; repeatable. safetensors holds a recipe that vfconvert.load rebuilds the network from.",
+    ),
     _writing("--report", type=_FILE, metavar="PATH", help="Write the report as JSON too."),
     _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
+    _speed(
+        "--measure/--no-measure",
+        default=DEFAULTS["measure"],
+        show_default=True,
+        help="Time each layer's inference forms and take the fastest, and time the network before and after. Without, "
+        "forms are chosen by their products.",
+    ),
+    _speed(
+        "--threads",
+        type=click.IntRange(1),
+        default=DEFAULTS["threads"],
+        show_default=True,
+        help="Threads of the runtime that is timed.",
+    ),
+    _speed(
+        "--costs",
+        type=_FILE,
+        metavar="PATH",
+        help="Table of layer timings: used where the file is there (perhaps from the target machine), else written.",
+    ),
+    _speed(
+        "--precision",
+        type=click.Choice(("fp32", "fp16")),
+        default=DEFAULTS["precision"],
+        show_default=True,
+        help="fp16 writes the ONNX file in half precision besides.",
+    ),
+    _speed("--int8", is_flag=True, help="Write the ONNX file in eight bits besides, calibrated on the same images."),
     _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing."),
     _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(

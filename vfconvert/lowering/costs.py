@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.silence import silenced
 
 PLAIN = "plain"
-_ROUNDS, _SECONDS = 25, 3.0  # of measuring one layer
+_ROUNDS, _SECONDS = 9, 1.0  # of measuring one layer
 _CUT = 8  # places at multiples of it only: channels that runtimes keep together
 _SCHEMA = 1
 
@@ -90,8 +90,9 @@ def choose(
     norms: Mapping[str, str],
     table: CostTable | None,
     progress: Progress = no_progress,
+    without: Collection[str] = (),
 ) -> dict[str, str]:
-    """The fastest variant of every versatile layer of `model`; by products alone where there is no table.
+    """The fastest variant, none of `without`, of every versatile layer; by products alone where there is no table.
 
     `norms` names the BatchNorm that follows a layer. "plain" where no form beats the ordinary convolution.
     """
@@ -103,7 +104,8 @@ def choose(
             following = model.get_submodule(norms[profiled.name]) if profiled.name in norms else None
             norm = following if isinstance(following, nn.BatchNorm2d) else None
             costs = products(layer) if table is None else table.costs(layer, profiled, norm)
-            chosen[profiled.name] = min(costs, key=lambda name: (costs[name], name == PLAIN))
+            allowed = {name: cost for name, cost in costs.items() if name not in without}
+            chosen[profiled.name] = min(allowed, key=lambda name: (allowed[name], name == PLAIN))
         progress("measure layers", number + 1, len(versatile))
     return chosen
 

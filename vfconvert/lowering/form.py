@@ -57,7 +57,8 @@ def form_of(layer: VersatileConv2d, norm: nn.BatchNorm2d | None) -> LayerForm | 
     """
     geometry, spec = layer.geometry, layer.spec
     blocks = blocks_of(geometry, spec, layer.rows.tolist())
-    if blocks is None:
+    moved = layer.order is not None and geometry.groups > 1 and spec.windows > 1  # windows of channels that lie apart
+    if blocks is None or moved:
         return None
     factor = None if layer.scale is None else layer.scale.detach()
     shift = None if layer.bias is None else layer.bias.detach()
@@ -67,6 +68,8 @@ def form_of(layer: VersatileConv2d, norm: nn.BatchNorm2d | None) -> LayerForm | 
         shift = offset if shift is None else shift * slope + offset
     rows, blocks = arranged(blocks, len(layer.weight), geometry.groups)
     bank = layer.weight.detach()[torch.tensor(rows, device=layer.weight.device)]
+    if layer.order is not None and not (spec.windows > 1 and geometry.groups == 1):
+        bank = bank[:, layer.order.argsort()]  # windows apart, a bank that lies in the network's order serves all
     return LayerForm(geometry=geometry, spec=spec, blocks=blocks, bank=bank, factor=factor, shift=shift)
 
 

@@ -7,8 +7,8 @@ Every block of outputs (see `vfconvert.ops.blocks`) is computed in one of three 
 * separate: each window by itself, without shared sums.
 
 Factors (a folded norm, scales) multiply slices of the bank. Where windows share a sum, only a common factor can: that
-of the first window. The others' ratio to it is left to whoever reads the output, if that is possible, else applied
-after the sum.
+of the first window, as long as it is not much smaller than the others'. The ratios to it are left to whoever reads the
+output, if that is possible, else applied after the sum.
 """
 
 from __future__ import annotations
@@ -25,8 +25,10 @@ from torch.nn import functional as F
 
 from vfconvert.lowering.form import LayerForm
 from vfconvert.lowering.values import Emitter, Value
-from vfconvert.ops.blocks import Block, cuts_of, shares
+from vfconvert.ops.blocks import Block, shares, terms_of
 from vfconvert.specs import Crop, Window
+
+_MOST_RATIO = 64.0  # of two windows' factors: beyond it half precision would suffer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,15 +120,12 @@ class _Layer:
         shifts: Sequence[Tensor | None],
     ) -> list[_Piece]:
         """Windows that share sums, scaled by the first window's factors; then the ratios of the others."""
-        base = factors[0]
-        if base is not None:
-            base = torch.where(base == 0, torch.ones_like(base), base)
+        base = _common(factors)
         ratios = [None if factor is None or base is None else factor / base for factor in factors]
         ratios = [None if ratio is None or bool((ratio == 1).all()) else ratio for ratio in ratios]
         positive = all(ratio is None or bool((ratio > 0).all()) for ratio in ratios)
         defer = self._manner.defer and positive
-        full = self._manner.variant == "full"
-        terms = self._full_terms(windows) if full else self._segment_terms(windows)
+        terms = terms_of(windows, self._form.geometry.group_inputs, self._manner.variant)
         biases: list[Tensor | None] = []
         for ratio, shift in zip(ratios, shifts, strict=True):
             late = ratio is not None and not defer  # the affine that applies the ratio adds the shift too
@@ -186,31 +185,6 @@ class _Layer:
         if node is None:
             raise ValueError("a window of no channels")
         return node, placed
-
-    @staticmethod
-    def _segment_terms(windows: Sequence[Window]) -> list[tuple[tuple[int, Window], ...]]:
-        """Of each window: the shared segment first, then those to its left from right to left, then to its right.
-
-        So neighbours share the sums of what they have in common.
-        """
-        cuts = cuts_of(windows)
-        middle = cuts.shared[0] if cuts.shared else None
-        terms = []
-        for cover in cuts.covers:
-            pivot = cover[0] if middle is None else middle
-            left = [segment for segment in reversed(cover) if segment < pivot]
-            right = [segment for segment in cover if segment > pivot]
-            terms.append(tuple((1, cuts.segments[segment]) for segment in (pivot, *left, *right)))
-        return terms
-
-    def _full_terms(self, windows: Sequence[Window]) -> list[tuple[tuple[int, Window], ...]]:
-        """Of each window: the full filter, then minus every segment outside of it."""
-        whole = Window(0, self._form.geometry.group_inputs)
-        cuts = cuts_of((*windows, whole))
-        return [
-            ((1, whole), *((-1, segment) for index, segment in enumerate(cuts.segments) if index not in cover))
-            for cover in cuts.covers[: len(windows)]
-        ]
 
     def _of(self, values: Tensor | None, block: Block) -> list[Tensor | None]:
         if values is None:
@@ -290,6 +264,18 @@ class _Layer:
         if key not in self._inputs:
             self._inputs[key] = make()
         return self._inputs[key]
+
+
+def _common(factors: Sequence[Tensor | None]) -> Tensor | None:
+    """What every window's sum is scaled by: the first window's factors, unless others are much larger."""
+    given = [factor for factor in factors if factor is not None]
+    if not given:
+        return None
+    least = torch.stack([factor.abs() for factor in given]).amax(0) / _MOST_RATIO
+    first = given[0]
+    raised = torch.where(first < 0, -least, least)
+    base = torch.where(first.abs() < least, raised, first)
+    return torch.where(base == 0, torch.ones_like(base), base)
 
 
 def _within(before: int, after: int) -> slice:

@@ -10,21 +10,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.fx.node import map_arg
 from torch.nn import functional as F
 
 from vfconvert.analysis.graph import Network
 from vfconvert.analysis.streams import Streams, cat_inputs, homogeneous, streams_of
 from vfconvert.lowering.form import LayerForm, form_of
+from vfconvert.lowering.kept import one_piece, reordered_convolution
 from vfconvert.lowering.layer import Manner, emit_layer
 from vfconvert.lowering.values import Emitter, Order, Value
+from vfconvert.lowering.wants import wanted_cuts, wanted_orders
 from vfconvert.nn import VersatileConv2d
-from vfconvert.ops.blocks import cuts_of
 
 PLAIN = "plain"
 _MOST_PIECES = 8  # of a concatenation that is not joined at once
-_BLOCK = 8  # channels that runtimes keep together: outputs are cut at multiples of it only
 
 # What writes into its input, and what computes the same without doing so.
 _PURE: dict[Any, Any] = {
@@ -61,7 +61,7 @@ class _Lowering:
         self._model, self._network = model, network
         self._emitter = Emitter()
         self._values: dict[fx.Node, Any] = {}
-        self._wholes: dict[int, fx.Node] = {}
+        self._wholes: dict[int, tuple[Value, fx.Node]] = {}  # by identity, the value held so that it stays its own
         self._streams: Streams = streams_of(model, network)
         self._forms: dict[str, LayerForm] = {}
         self._variants: dict[str, str] = {}
@@ -69,8 +69,8 @@ class _Lowering:
             if isinstance(layer, VersatileConv2d):
                 self._plan(name, layer, variants.get(name, "segments"))
         self._folded = {norm: layer for layer, norm in network.following_norm.items() if layer in self._forms}
-        self._orders = self._wanted_orders()
-        self._cuts = self._wanted_cuts()
+        self._orders = wanted_orders(model, network, self._streams, self._forms)
+        self._cuts = wanted_cuts(network, self._streams, self._forms)
 
     def _plan(self, name: str, layer: VersatileConv2d, variant: str) -> None:
         form = None
@@ -81,50 +81,6 @@ class _Lowering:
         self._variants[name] = PLAIN if form is None else variant
         if form is not None:
             self._forms[name] = form
-
-    def _natural(self, layer: str) -> Order | None:
-        return self._forms[layer].order if layer in self._forms else None
-
-    def _wanted_orders(self) -> dict[int, Order | None]:
-        """The order of every stream: what the windows that read it want, else what suits its first layer."""
-        known: dict[int, Order | None] = {}
-        for node in self._network.graph.nodes:
-            if self._windowed(node):
-                layer = self._model.get_submodule(str(node.target))
-                order = layer.order if isinstance(layer, VersatileConv2d) else None
-                stream = self._streams.of.get(node.all_input_nodes[0])
-                if stream is not None:
-                    known.setdefault(stream, None if order is None else tuple(order.tolist()))
-        for node in self._streams.of:
-            self._streams.order(node, self._natural, known)
-        return known
-
-    def _wanted_cuts(self) -> dict[int, tuple[int, ...]]:
-        """Where the windows that read a stream cut its channels."""
-        found: dict[int, set[int]] = {}
-        for node in reversed(self._network.graph.nodes):
-            if self._windowed(node):
-                given, form = node.all_input_nodes[0], self._forms[str(node.target)]
-                ends = {
-                    end for segment in cuts_of(form.channel_windows).segments for end in (segment.start, segment.stop)
-                }
-                if given in self._streams.of:
-                    found.setdefault(self._streams.of[given], set()).update(ends)
-            elif self._streams.kinds.get(node) == "cat":
-                start = 0
-                for part in cat_inputs(node):
-                    size = self._network.channels[part]
-                    ends = {cut - start for cut in found.get(self._streams.of[node], ()) if start < cut < start + size}
-                    found.setdefault(self._streams.of[part], set()).update(ends)
-                    start += size
-        return {stream: tuple(sorted(cut for cut in cuts if cut % _BLOCK == 0)) for stream, cuts in found.items()}
-
-    def _windowed(self, node: fx.Node) -> bool:
-        """Whether a node is a lowered layer that reads windows of its input."""
-        if node.op != "call_module" or str(node.target) not in self._forms:
-            return False
-        form = self._forms[str(node.target)]
-        return form.geometry.groups == 1 and form.spec.windows > 1
 
     def run(self) -> Lowered:
         for node in self._network.graph.nodes:
@@ -160,8 +116,8 @@ class _Lowering:
         if not isinstance(value, Value):
             return value
         if id(value) not in self._wholes:
-            self._wholes[id(value)] = self._emitter.whole(node.name, value)
-        return self._wholes[id(value)]
+            self._wholes[id(value)] = value, self._emitter.whole(node.name, value)
+        return self._wholes[id(value)][1]
 
     def _other(self, node: fx.Node) -> Any:
         """Any operator: it reads whole tensors in the network's own order, and writes one."""
@@ -256,22 +212,9 @@ class _Lowering:
         shared = self._network.calls.get(name, 0) != 1
         if shared or not self._adaptable(module) or (given.order == own and given.factor is None and target is None):
             return self._other(node)
-        weight = module.weight.detach()[:, torch.tensor(given.order, device=module.weight.device)]
-        if given.factor is not None:
-            weight = weight * given.factor.to(weight).view(1, -1, 1, 1)
-        bias = None if module.bias is None else module.bias.detach()
         order = tuple(range(module.out_channels)) if target is None else target
-        at = torch.tensor(order, device=weight.device)
-        made = emitter.call(
-            F.conv2d,
-            emitter.concatenated(given.pieces),
-            emitter.tensor(f"{name}_weight", weight[at]),
-            None if bias is None else emitter.tensor(f"{name}_bias", bias[at]),
-            module.stride,
-            module.padding,
-            module.dilation,
-            1,
-        )
+        whole, inputs = emitter.concatenated(given.pieces), torch.tensor(given.order)
+        made = reordered_convolution(emitter, name, module, whole, inputs, given.factor, torch.tensor(order))
         return Value((made,), (module.out_channels,), order)
 
     def _per_channel(self, node: fx.Node, given: Value) -> Any:
@@ -287,23 +230,8 @@ class _Lowering:
         made = []
         for piece, start, size in zip(given.pieces, given.starts, given.sizes, strict=True):
             at = torch.tensor(given.order[start : start + size])
-            made.append(self._one_piece(name, module, piece, at))
+            made.append(one_piece(emitter, name, module, piece, at))
         return replace(given, pieces=tuple(made))
-
-    def _one_piece(self, name: str, module: nn.Module, piece: fx.Node, at: Tensor) -> fx.Node:
-        emitter = self._emitter
-
-        def stored(kind: str, tensor: Tensor | None) -> fx.Node | None:
-            return None if tensor is None else emitter.tensor(f"{name}_{kind}", tensor.detach()[at.to(tensor.device)])
-
-        if isinstance(module, nn.Conv2d):
-            weight, bias = stored("weight", module.weight), stored("bias", module.bias)
-            return emitter.call(F.conv2d, piece, weight, bias, module.stride, module.padding, module.dilation, len(at))
-        if not isinstance(module, nn.BatchNorm2d):
-            raise TypeError(f"{name} is no layer with a weight for each channel")
-        mean, variance = stored("mean", module.running_mean), stored("variance", module.running_var)
-        weight, bias = stored("weight", module.weight), stored("bias", module.bias)
-        return emitter.call(F.batch_norm, piece, mean, variance, weight, bias, False, 0.0, module.eps)
 
     def _channelwise(self, node: fx.Node, given: Value) -> Value:
         """An operator that treats every channel alike, piece by piece; never in place, since pieces may be slices."""

@@ -166,3 +166,30 @@ def products(blocks: Sequence[Block], spec: VersatileSpec, channels: int, varian
             width = sum(segment.width for segment in cuts_of(windows).segments)
         total += len(block.primaries) * width * spec.crops[block.crop].area
     return total
+
+
+Term = tuple[int, Window]
+"""A sign, and the channels that are convolved."""
+
+
+def terms_of(windows: Sequence[Window], channels: int, variant: str) -> list[tuple[Term, ...]]:
+    """What each window is the sum of, in the order in which sums are taken, so that equal beginnings are shared.
+
+    Of segments: the shared one first, then those to its left from right to left, then those to its right. Of the full
+    filter: all channels first, then minus every segment outside of the window.
+    """
+    whole = Window(0, channels)
+    if variant == "full":
+        cuts = cuts_of((*windows, whole))
+        return [
+            ((1, whole), *((-1, segment) for index, segment in enumerate(cuts.segments) if index not in cover))
+            for cover in cuts.covers[: len(windows)]
+        ]
+    cuts = cuts_of(windows)
+    terms = []
+    for cover in cuts.covers:
+        pivot = cuts.shared[0] if cuts.shared else cover[0]
+        left = [segment for segment in reversed(cover) if segment < pivot]
+        right = [segment for segment in cover if segment > pivot]
+        terms.append(tuple((1, cuts.segments[segment]) for segment in (pivot, *left, *right)))
+    return terms

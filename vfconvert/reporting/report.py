@@ -31,6 +31,40 @@ class LayerRow:
     macs_before: int = 0
     macs_after: int = 0  # method
     unexplained: float | None = None
+    form: str | None = None  # how the file computes it: segments, full, separate, or plain (smaller, not faster)
+    macs_executed: int | None = None  # in that form
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatencyReport:
+    """Median seconds of the original and of the written file, run in turns; spread is between the quartiles."""
+
+    before: float
+    after: float
+    spread_before: float
+    spread_after: float
+    rounds: int
+    threads: int
+    batch: int
+    runtime: str
+
+    @property
+    def ratio(self) -> float:
+        """After over before."""
+        return self.after / self.before
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PrecisionReport:
+    """One file of a table of precisions: bytes, median seconds at batch 1, agreement with the original."""
+
+    name: str
+    path: str | None
+    bytes: int
+    seconds: float
+    measure: str
+    value: float
+    relative_error: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +124,17 @@ class FileReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ArtefactReport:
+    """A written file of one format with its own comparison."""
+
+    format: str
+    path: str
+    bytes: int
+    sha256: str
+    parity: ParityReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImagesReport:
     """Where the calibration images came from: a folder, or "synthetic" by some `method`; how many; how prepared."""
 
@@ -120,4 +165,7 @@ class ConversionReport:
     seconds: Mapping[str, float] | None = None
     warnings: tuple[str, ...] = ()
     trusted_pickle: bool = False
+    artefacts: tuple[ArtefactReport, ...] = ()
+    latency: LatencyReport | None = None
+    precisions: tuple[PrecisionReport, ...] = ()
     schema_version: int = SCHEMA_VERSION

@@ -5,6 +5,7 @@ Everything is plain text with styles, so that it reads the same without colours;
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from rich import box
@@ -14,13 +15,14 @@ from rich.text import Text
 
 from vfconvert.reporting.layers import indented, layers_summary, layers_table
 from vfconvert.reporting.report import AgreementReport, ConversionReport
-from vfconvert.reporting.units import decibels, mebibytes, percent, plural, ratio, seconds, small, whole
+from vfconvert.reporting.units import decibels, mebibytes, milliseconds, percent, plural, ratio, seconds, small, whole
 
 
 def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     """The whole report; `verbose` lists every layer and how the result came about."""
     parts: list[RenderableType] = [*_headline(report), totals_table(report), *_notes(report)]
     parts.extend([layers_table(report)] if verbose else [Text(), *layers_summary(report), Text()])
+    parts.extend(_speed(report))
     parts.extend(_images(report))
     parts.extend(_parity(report))
     if verbose:
@@ -95,6 +97,41 @@ def _notes(report: ConversionReport) -> Iterator[Text]:
         yield Text(f"MACs are lower bounds; not counted: {listed}.")
 
 
+def _speed(report: ConversionReport) -> Iterator[RenderableType]:
+    found = report.latency
+    if found is not None:
+        faster = f"{found.before / found.after:.2f} times as fast" if found.ratio < 1 else "not faster here"
+        yield Text.assemble(
+            "Latency: ",
+            (f"{milliseconds(found.before)} -> {milliseconds(found.after)}", "bold"),
+            f" (ratio {found.ratio:.3f}, {faster}; medians of {found.rounds} runs in turns, between quartiles "
+            f"{milliseconds(found.spread_before)} and {milliseconds(found.spread_after)}; batch {found.batch}, "
+            f"{plural(found.threads, 'thread')}, {found.runtime})",
+        )
+    forms = [row.form for row in report.layers if row.form is not None]
+    if forms:
+        counts = Counter(forms)
+        said = ", ".join(
+            f"{count} plain (smaller, not faster here)" if form == "plain" else f"{count} {form}"
+            for form, count in counts.most_common()
+        )
+        yield Text(f"Layers computed in shared sums: {said}.")
+    if report.precisions:
+        yield precisions_table(report)
+
+
+def precisions_table(report: ConversionReport) -> Table:
+    """Original and converted network in each precision, side by side."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("precision")
+    for heading in ("bytes", "latency", report.precisions[0].measure):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report.precisions:
+        value = decibels(row.value) if row.measure == "PSNR" else percent(row.value)
+        table.add_row(row.name, mebibytes(row.bytes), milliseconds(row.seconds), value)
+    return table
+
+
 def _images(report: ConversionReport) -> Iterator[RenderableType]:
     images = report.images
     if images is None:
@@ -140,6 +177,11 @@ def _warnings(report: ConversionReport) -> Iterator[Text]:
 
 
 def _files(report: ConversionReport) -> Iterator[Text]:
+    for other in report.artefacts[1:]:
+        yield _unbroken(f"Written: {other.path} ({mebibytes(other.bytes)})")
+    for precision in report.precisions:
+        if precision.path is not None and (report.output is None or precision.path != report.output.path):
+            yield _unbroken(f"Written: {precision.path} ({mebibytes(precision.bytes)})")
     if report.output is not None:
         spent = f" after {seconds(sum(report.seconds.values()))}" if report.seconds else ""
         yield _unbroken(f"Written: {report.output.path} ({mebibytes(report.output.bytes)}){spent}")

@@ -51,6 +51,11 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest:02} s"
 
 
+def milliseconds(value: float) -> str:
+    """Seconds as 12.3 ms."""
+    return f"{1000 * value:.2f} ms" if value < 0.1 else f"{1000 * value:.1f} ms"
+
+
 def plural(count: int, noun: str) -> str:
     """`1 layer`, `2 layers`."""
     return f"{whole(count)} {noun}" if count == 1 else f"{whole(count)} {noun}s"

@@ -1,0 +1,140 @@
+"""Whole networks lowered: the same outputs, the bank stored once, the products that the report gives."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from tests.lowering.nets import WISHES, Mixed, Plain, Residual, converted
+from tests.references import assert_close_enough
+from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.profile import profile
+from vfconvert.lowering.choice import fastest
+from vfconvert.lowering.costs import CostTable, choose, executed, products
+from vfconvert.lowering.network import lower
+from vfconvert.nn import VersatileConv2d
+
+NETS = {"residual": (Residual, (2, 3, 12, 12)), "mixed": (Mixed, (2, 3, 14, 14)), "plain": (Plain, (2, 1, 9, 9))}
+
+
+def made(kind: str, wish: str):
+    network, shape = NETS[kind]
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64)
+    return *converted(network(), x, WISHES[wish]), x
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("wish", WISHES)
+@pytest.mark.parametrize("variant", ["segments", "full", "separate", "plain"])
+def test_lowered_computes_the_same(kind, wish, variant):
+    student, network, x = made(kind, wish)
+    before = copy.deepcopy(student.state_dict())
+    names = [name for name, module in student.named_modules() if isinstance(module, VersatileConv2d)]
+    lowered = lower(student, network, dict.fromkeys(names, variant)).model
+    with torch.no_grad():
+        assert_close_enough(lowered(x.clone()), student(x.clone()), tolerance=1e-10)
+        wider = torch.cat([x, x.flip(3)], 3)[:1]
+        assert_close_enough(lowered(wider.clone()), student(wider.clone()), tolerance=1e-10)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
+def test_meta_a_lost_permutation_is_seen():
+    student, network, x = made("residual", "both")
+    lowered = lower(student, network).model
+    student.blocks[0].conv2.rows.copy_(student.blocks[0].conv2.rows.roll(1))
+    with torch.no_grad(), pytest.raises(AssertionError, match="differs by"):
+        assert_close_enough(lowered(x), student(x), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("kind", NETS)
+@pytest.mark.parametrize("wish", ["spatial", "channel", "both"])
+def test_macs_and_numbers_of_the_lowered_network(kind, wish):
+    student, network, x = made(kind, wish)
+    layers = profile(student, x)
+    variants = choose(student, layers, network.following_norm, None)
+    lowered = lower(student, network, variants)
+    expected = count_macs(student, x).total
+    for layer in layers.layers:
+        if layer.versatile:
+            plain = products(student.get_submodule(layer.name))["plain"]
+            expected -= int(plain) * layer.output_positions - executed(student, layers, lowered.variants)[layer.name]
+    assert count_macs(lowered.model, x).total == expected
+    banks = {id(m): m.weight.numel() for m in student.modules() if isinstance(m, VersatileConv2d)}
+    large = sum(p.numel() for p in lowered.model.parameters() if p.dim() == 4)
+    kept = sum(m.weight.numel() for m in student.modules() if type(m) is nn.Conv2d)
+    columns = sum(p.numel() for p in lowered.model.parameters() if p.dim() == 4 and p.shape[1:].numel() == 1)
+    assert large <= sum(banks.values()) + kept + columns
+
+
+def test_permutations_are_absorbed_where_nothing_else_writes():
+    student, network, x = made("plain", "channel")
+    lowered = lower(student, network).model
+    gathers = [node for node in lowered.graph.nodes if node.target is torch.index_select]
+    assert gathers == []
+    assert_close_enough(lowered(x), student(x), tolerance=1e-10)
+
+
+def test_positive_ratios_are_left_to_the_next_layer():
+    student, network, x = made("plain", "channel")
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, VersatileConv2d):
+                module.scale.abs_()
+    lowered = lower(student, network).model
+    norms = [node for node in lowered.graph.nodes if node.target is nn.functional.batch_norm]
+    assert norms == []
+    assert_close_enough(lowered(x), student(x), tolerance=1e-10)
+
+
+def test_costs_are_measured_once_and_kept(tmp_path, monkeypatch):
+    student, network, x = made("residual", "both")
+    student, x = student.float(), x[:1].float()
+    table = CostTable(threads=1)
+    layers = profile(student, x)
+    chosen = choose(student, layers, network.following_norm, table)
+    assert set(chosen) == {layer.name for layer in layers.layers if layer.versatile}
+    assert all(min(costs.values()) > 0 and "plain" in costs for costs in table.measured.values())
+    table.write(tmp_path / "costs.json")
+    again = CostTable.read(tmp_path / "costs.json")
+    monkeypatch.setattr("vfconvert.lowering.costs._measure", lambda *_: pytest.fail("measured again"))
+    assert choose(student, layers, network.following_norm, again) == chosen
+
+
+def test_the_table_decides():
+    student, network, x = made("residual", "both")
+    layers = profile(student, x)
+    table = CostTable()
+    for layer in layers.layers:
+        if layer.versatile:
+            module = student.get_submodule(layer.name)
+            norm = student.get_submodule(network.following_norm[layer.name])
+            name = {"1": "plain"}.get(layer.name.split(".")[1], "separate")
+            costs = dict.fromkeys(("plain", "segments", "full", "separate"), 2.0) | {name: 1.0}
+            table.measured[_key(table, module, layer, norm)] = costs
+    inference = fastest(student, network, layers, table)
+    assert {name.split(".")[1]: form for name, form in inference.variants.items()} == {
+        "0": "separate",
+        "1": "plain",
+        "2": "separate",
+    }
+    with torch.no_grad():
+        assert_close_enough(inference.model(x), student(x), tolerance=1e-10)
+
+
+def _key(table: CostTable, module, layer, norm) -> str:
+    from vfconvert.lowering.costs import _key as key
+    from vfconvert.lowering.form import form_of
+
+    return key(module, form_of(module, norm), layer, table.threads)
+
+
+def test_a_table_that_is_none_is_refused(tmp_path):
+    from vfconvert.errors import NotAModelError
+
+    path = tmp_path / "costs.json"
+    for content in ("", "[]", '{"schema_version": 9, "threads": 1, "layers": {}}', '{"schema_version": 1}'):
+        path.write_text(content)
+        with pytest.raises(NotAModelError, match="no table of layer costs"):
+            CostTable.read(path)

@@ -1,0 +1,195 @@
+"""Every file that was asked for: written to a temporary name, reopened by its own runtime, compared, then renamed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.errors import ExportError, ParityError
+from vfconvert.exporting.exported_program import export_program
+from vfconvert.exporting.onnx import export_onnx
+from vfconvert.exporting.recipe import write_safetensors
+from vfconvert.exporting.torchscript import export_torchscript
+from vfconvert.files import atomic_path, sha256_of
+from vfconvert.lowering.choice import Inference
+from vfconvert.options import ConversionOptions
+from vfconvert.quantizing import judge, quantize_int8, to_fp16
+from vfconvert.recipes import load
+from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport
+from vfconvert.verification import (
+    FLOAT32_TOLERANCE,
+    Parity,
+    verify_onnx,
+    verify_program,
+    verify_torchscript,
+)
+
+_CALIBRATED, _JUDGED, _ROUNDS = 256, 256, 15  # images for eight bits, images to judge by, timed rounds
+SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "pt2": ".pt2", "safetensors": ".safetensors"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delivery:
+    """What is written: the trainable network (of which the recipe is made) and its inference form.
+
+    `teacher` is the original, `example` `(1, C, H, W)`; `judging` `(N, C, H, W)` are images to compare on,
+    `calibration` images to find the ranges of activations with.
+    """
+
+    teacher: nn.Module
+    student: nn.Module
+    inference: Inference
+    example: Tensor
+    judging: Tensor
+    calibration: Tensor
+    metadata: Mapping[str, str]
+
+
+def paths_of(options: ConversionOptions) -> dict[str, Path]:
+    """The file of every format asked for; `--output` names it where there is one format, else the stem of all."""
+    formats = tuple(dict.fromkeys(options.formats))
+    if options.output is not None and len(formats) == 1:
+        return {formats[0]: options.output}
+    stem = options.output if options.output is not None else options.model
+    found = {}
+    for name in formats:
+        path = stem.with_suffix(SUFFIXES[name])
+        found[name] = path if path != options.model else stem.with_suffix(f".versatile{SUFFIXES[name]}")
+    return found
+
+
+def precision_paths(options: ConversionOptions) -> dict[str, Path]:
+    """The ONNX files of further precisions that are asked for, beside that in float32."""
+    wanted = [name for name, asked in (("fp16", options.precision == "fp16"), ("int8", options.int8)) if asked]
+    if not wanted:
+        return {}
+    files = paths_of(options)
+    if "onnx" not in files:
+        raise ExportError(f"{' and '.join(wanted)}: made from the ONNX file, which --format leaves out; add onnx")
+    return {name: files["onnx"].with_suffix(f".{name}.onnx") for name in wanted}
+
+
+def deliver(
+    delivery: Delivery, options: ConversionOptions, outputs: ExitStack
+) -> tuple[tuple[ArtefactReport, ...], tuple[PrecisionReport, ...]]:
+    """Write and compare every format and precision; files appear when `outputs` is left without an exception.
+
+    Raises `ExportError`, `ParityError` and `UnwritableOutputError`; then none of the files appears.
+    """
+    written: list[ArtefactReport] = []
+    precisions: tuple[PrecisionReport, ...] = ()
+    for name, path in paths_of(options).items():
+        readable = outputs.enter_context(atomic_path(readable_of(path))) if name == "safetensors" else None
+        temporary = outputs.enter_context(atomic_path(path))
+        written.append(_one(delivery, options, name, path, temporary, readable))
+        if name == "onnx" and precision_paths(options):
+            precisions = _precisions(delivery, options, temporary, outputs)
+    return tuple(written), precisions
+
+
+def _precisions(
+    delivery: Delivery, options: ConversionOptions, converted: Path, outputs: ExitStack
+) -> tuple[PrecisionReport, ...]:
+    """The further files, and a table of the original and the converted network in every precision."""
+    calibration, judging = delivery.calibration[:_CALIBRATED], delivery.judging[:_JUDGED]
+    targets = precision_paths(options)
+    with tempfile.TemporaryDirectory(prefix="vfconvert-") as folder:
+        original = Path(folder) / "original.onnx"
+        export_onnx(delivery.teacher, delivery.example, original, metadata={}, opset=options.opset)
+        files, paths = {"original": original}, {"converted": converted}
+        for name, target in targets.items():
+            beside, temporary = Path(folder) / f"{name}.onnx", outputs.enter_context(atomic_path(target))
+            for source, made in ((original, beside), (converted, temporary)):
+                if name == "int8":
+                    quantize_int8(source, made, calibration)
+                else:
+                    to_fp16(source, made, calibration)
+            files[f"original {name}"], paths[f"converted {name}"] = beside, temporary
+        found = judge({**files, **paths}, judging, threads=options.threads, rounds=_ROUNDS)
+    finals = {f"converted {name}": str(target) for name, target in targets.items()}
+    return tuple(
+        PrecisionReport(
+            name=one.name,
+            path=finals.get(one.name),
+            bytes=one.bytes,
+            seconds=one.milliseconds / 1e3,
+            measure="PSNR" if one.agreement.top1 is None else "top-1 agreement",
+            value=float(one.agreement.psnr or 0.0) if one.agreement.top1 is None else one.agreement.top1,
+            relative_error=one.agreement.relative_error,
+        )
+        for one in found
+    )
+
+
+def readable_of(path: Path) -> Path:
+    """The recipe as a file for people, beside the safetensors file that holds it too."""
+    return path.with_suffix(".json")
+
+
+def _one(
+    delivery: Delivery, options: ConversionOptions, name: str, path: Path, temporary: Path, readable: Path | None
+) -> ArtefactReport:
+    model, example, metadata = delivery.inference.model, delivery.example, delivery.metadata
+    dynamic = True
+    if name == "onnx":
+        dynamic = export_onnx(model, example, temporary, metadata=metadata, opset=options.opset).dynamic_batch
+        parity = verify_onnx(temporary, delivery.student, delivery.judging)
+    elif name == "torchscript":
+        export_torchscript(model, example, temporary, metadata=metadata)
+        parity = verify_torchscript(temporary, delivery.student, delivery.judging)
+    elif name == "pt2":
+        dynamic = export_program(model, example, temporary, metadata=metadata)
+        parity = verify_program(temporary, delivery.student, delivery.judging)
+    else:
+        write_safetensors(
+            delivery.student,
+            temporary,
+            architecture=options.arch,
+            architecture_arguments=options.arch_args,
+            metadata=metadata,
+            variants=delivery.inference.variants,
+            input_shape=tuple(example.shape[1:]),
+            readable=readable,
+        )
+        parity = _reloaded(temporary, delivery)
+    return ArtefactReport(
+        format=name,
+        path=str(path),
+        bytes=temporary.stat().st_size,
+        sha256=sha256_of(temporary),
+        parity=_parity_report(parity, dynamic),
+    )
+
+
+def _reloaded(path: Path, delivery: Delivery) -> Parity:
+    """Rebuild the network from its recipe: its tensors must be the same, bit for bit."""
+    again = load(path, like=delivery.teacher)
+    wanted, got = delivery.student.state_dict(), again.state_dict()
+    wrong = [name for name, tensor in wanted.items() if name not in got or not torch.equal(got[name], tensor)]
+    if wrong or wanted.keys() != got.keys():
+        raise ParityError(f"the recipe gives back another network ({', '.join(wrong[:3])}); do not use it, report it")
+    return Parity(comparisons=(), tolerance=0.0, runtime="safetensors", runtime_version=_version())
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("safetensors")
+
+
+def _parity_report(parity: Parity, dynamic_batch: bool) -> ParityReport:
+    exact = not parity.comparisons
+    return ParityReport(
+        maximum_error=0.0 if exact else parity.maximum_error,
+        relative_error=0.0 if exact else parity.relative_error,
+        tolerance=parity.tolerance if not exact else FLOAT32_TOLERANCE,
+        batch_sizes=parity.batch_sizes,
+        runtime=f"{parity.runtime} {parity.runtime_version}",
+        dynamic_batch=dynamic_batch,
+    )

@@ -1,0 +1,98 @@
+"""Eight bits: weights in int8 and activations in uint8, with QuantizeLinear and DequantizeLinear around every layer.
+
+The quantizer is ONNX Runtime's. It wants each weight as one stored tensor, so what is computed from constants (the
+slices of a bank, and a norm that follows a convolution) is computed first. In the inference form, where every
+convolution reads a slice of its bank, slices overlap little and the file is about a quarter as large; where
+convolutions read whole weights expanded from a bank, the expanded weights are what is stored.
+
+Weights take 7 of the 8 bits: on processors without dot products of bytes (x86 before VNNI), pairs of products of full
+range saturate at 16 bits, which costs more than the bit (relative error 0.148 against 0.038 on a trained ResNet-20).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vfconvert.errors import ExportError
+from vfconvert.quantizing.files import check_source, quietly, read_onnx, write_like
+
+# Relu is not computed in eight bits: the range of the convolution before it ends at zero, and it falls away.
+_QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu")
+_BATCH = 16
+
+
+def quantize_int8(source: Path, target: Path, images: Tensor) -> None:
+    """Write the float32 ONNX file `source` with convolutions and linear layers in eight bits.
+
+    Weights are symmetric with a scale for each output channel; the range of each activation is that between the least
+    and the largest number it takes on `images` `(N, C, H, W)`. The names of inputs and outputs, the metadata and a
+    varying batch size are kept.
+
+    Raises `ExportError` where there is no image or the file cannot be quantized, `ParityError` where either file does
+    not run or gives numbers that are not finite, and `UnwritableOutputError`; then nothing is left at `target`.
+    """
+    if not len(images):
+        raise ExportError("eight bits: got no image, expected one or more to find the ranges of activations with")
+    read_onnx(source)
+    check_source(source, images)
+    with tempfile.TemporaryDirectory(prefix="vfconvert-") as folder:
+        folded, quantized = Path(folder) / "folded.onnx", Path(folder) / "quantized.onnx"
+        with quietly("quantizing"):
+            _fold(source, folded)
+            _quantize(folded, quantized, images)
+        write_like(source, read_onnx(quantized), target, images)
+
+
+def _fold(source: Path, target: Path) -> None:
+    """Compute what only depends on constants, and take norms into the convolutions before them."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators only
+    options.optimized_model_filepath = str(target)
+    onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
+def _quantize(source: Path, target: Path, images: Tensor) -> None:
+    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+    given = read_onnx(source).graph.input[0]
+    quantize_static(
+        source,
+        target,
+        _Batches(given.name, images, given.type.tensor_type.shape.dim[0].dim_value),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=list(_QUANTIZED),
+        per_channel=True,
+        reduce_range=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        calibrate_method=CalibrationMethod.MinMax,
+    )
+
+
+class _Batches:
+    """What the calibration reads: batches of images by the name of the input, then None.
+
+    `fixed` is the one batch size the file takes, 0 where it takes any; the last batch then starts over.
+    """
+
+    def __init__(self, name: str, images: Tensor, fixed: int) -> None:
+        self._name, self._batches = name, self._cut(images.detach().cpu(), fixed)
+
+    @staticmethod
+    def _cut(images: Tensor, fixed: int) -> Iterator[Tensor]:
+        for start in range(0, len(images), fixed or _BATCH):
+            stop = start + fixed if fixed else min(start + _BATCH, len(images))
+            yield images[[index % len(images) for index in range(start, stop)]]
+
+    def get_next(self) -> dict[str, Any] | None:
+        """The next batch."""
+        batch = next(self._batches, None)
+        return None if batch is None else {self._name: batch.numpy()}

@@ -1,0 +1,129 @@
+"""Files of each format reopened by what will run them, and compared with the network that they were made from.
+
+Every function takes real images `inputs` `(N, C, H, W)`; a batch takes the first of them, starting over where there
+are too few. `sizes` are further heights and widths, for files that take any: the images are resized to them and
+compared at every batch size too. A file of fixed batch size is compared at that size alone. The model and its modes
+are left as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.exporting.outputs import named_outputs
+from vfconvert.silence import silenced
+from vfconvert.verification.parity import (
+    BATCH_SIZES,
+    FLOAT32_TOLERANCE,
+    Cases,
+    OpenFile,
+    Parity,
+    device_of,
+    verify,
+)
+
+
+def verify_onnx(
+    path: Path,
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = FLOAT32_TOLERANCE,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> Parity:
+    """Run the file in ONNX Runtime on the CPU, with torch's thread count, against `model` in eval mode.
+
+    Raises `ParityError` where the file does not open or run, where outputs differ in number, name or shape, hold
+    numbers that are not finite, or differ by more than `tolerance` times the reference's largest magnitude.
+    """
+    cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
+    return verify(lambda: _open_onnx(path), "ONNX Runtime", model, cases)
+
+
+def verify_torchscript(
+    path: Path,
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = FLOAT32_TOLERANCE,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> Parity:
+    """Run the file with `torch.jit.load`, on the device it was saved from, against `model` in eval mode.
+
+    A file never says that its batch size is fixed; where it is, give that size alone. Raises `ParityError` as
+    `verify_onnx` does.
+    """
+    cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
+    return verify(lambda: _open_torchscript(path), "TorchScript", model, cases)
+
+
+def verify_program(
+    path: Path,
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    batch_sizes: Sequence[int] = BATCH_SIZES,
+    tolerance: float = FLOAT32_TOLERANCE,
+    sizes: Sequence[tuple[int, int]] = (),
+) -> Parity:
+    """Run the file with `torch.export.load`, on the device it was saved from, against `model` in eval mode.
+
+    Raises `ParityError` as `verify_onnx` does.
+    """
+    cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
+    return verify(lambda: _open_program(path), "torch.export", model, cases)
+
+
+def _open_onnx(path: Path) -> OpenFile:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # what goes wrong is raised
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0]
+    names = [output.name for output in session.get_outputs()]
+
+    def run(images: Tensor) -> list[tuple[str, Tensor]]:
+        arrays = session.run(names, {given.name: images.detach().cpu().numpy()})
+        return list(zip(names, map(torch.from_numpy, arrays), strict=True))
+
+    batch = given.shape[0]
+    return OpenFile(
+        runtime="onnxruntime",
+        version=onnxruntime.__version__,
+        fixed_batch=batch if isinstance(batch, int) else None,
+        run=run,
+    )
+
+
+def _open_torchscript(path: Path) -> OpenFile:
+    with silenced():
+        module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+    return _torch_file("torch.jit", module, None)
+
+
+def _open_program(path: Path) -> OpenFile:
+    with silenced():
+        program = torch.export.load(path)
+        module = program.module()
+    name = program.graph_signature.user_inputs[0]
+    given = next(node for node in program.graph.nodes if node.name == name)
+    batch = given.meta["val"].shape[0]
+    return _torch_file("torch.export", module, batch if isinstance(batch, int) else None)
+
+
+def _torch_file(runtime: str, module: nn.Module, fixed_batch: int | None) -> OpenFile:
+    device = device_of(module)
+
+    def run(images: Tensor) -> list[tuple[str, Tensor]]:
+        with torch.no_grad(), silenced():
+            return named_outputs(module(images.clone().to(device)))  # it may write into its input
+
+    return OpenFile(runtime=runtime, version=torch.__version__, fixed_batch=fixed_batch, run=run)

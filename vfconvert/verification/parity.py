@@ -1,0 +1,190 @@
+"""An exported file against the converted network, number by number: every output, batch size, height and width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vfconvert.analysis.forward import evaluating
+from vfconvert.errors import ParityError
+from vfconvert.exporting.cause import cause_line
+from vfconvert.exporting.outputs import named_outputs
+
+FLOAT32_TOLERANCE = 1e-4
+BATCH_SIZES = (1, 2, 5)
+_ADVICE = "do not use the file, and report the network"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OutputParity:
+    """One output at one batch size: `max|Δ|`, `max|y|` of the reference, and their ratio.
+
+    The ratio is 0 where both are 0. For outputs that are not floating point it is the share of unequal elements.
+    `size` is the height and width that the images were resized to, None for their own.
+    """
+
+    output: str
+    batch: int
+    maximum_error: float
+    reference_magnitude: float
+    relative_error: float
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parity:
+    """A passed comparison: every output at every batch size, and what ran the file."""
+
+    comparisons: tuple[OutputParity, ...]
+    tolerance: float
+    runtime: str
+    runtime_version: str
+
+    @property
+    def maximum_error(self) -> float:
+        """The largest `max|Δ|` of all comparisons."""
+        return max(comparison.maximum_error for comparison in self.comparisons)
+
+    @property
+    def relative_error(self) -> float:
+        """The largest `max|Δ| / max|y|` of all comparisons."""
+        return max(comparison.relative_error for comparison in self.comparisons)
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The batch sizes compared, in order."""
+        return tuple(dict.fromkeys(comparison.batch for comparison in self.comparisons))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpenFile:
+    """A file in its runtime; `run` takes images `(B, C, H, W)` and gives the outputs by name, in order.
+
+    `fixed_batch` is the one batch size that the file takes, None where it takes all; `runtime` and `version` are what
+    `Parity` tells of it.
+    """
+
+    runtime: str
+    version: str
+    fixed_batch: int | None
+    run: Callable[[Tensor], list[tuple[str, Tensor]]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cases:
+    """What is compared: `images` `(N, C, H, W)` by the batch, at their own size and resized to each of `sizes`."""
+
+    images: Tensor
+    batch_sizes: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        if not len(self.images) or not self.batch_sizes:
+            counts = f"{len(self.images)} images and {len(self.batch_sizes)} batch sizes"
+            raise ParityError(f"parity: got {counts}, expected one or more")
+
+    def batch(self, count: int, size: tuple[int, int] | None) -> Tensor:
+        """The first `count` images `(count, C, h, w)`, starting over where there are too few."""
+        images = self.images[torch.arange(count) % len(self.images)]
+        return images if size is None else F.interpolate(images, size=size, mode="bilinear")
+
+
+def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, cases: Cases) -> Parity:
+    """Run the opened file on every case against `model` in eval mode; `title` is what messages call the runtime.
+
+    Raises `ParityError` where the file does not open or run, or differs beyond the tolerance.
+    """
+    try:
+        file = open_file()
+    except Exception as error:  # whatever a runtime raises, the file is of no use
+        raise ParityError(f"{title} cannot open the file: {cause_line(error)}; do not use it") from error
+    batch_sizes = cases.batch_sizes if file.fixed_batch is None else (file.fixed_batch,)
+    comparisons: list[OutputParity] = []
+    for size in (None, *cases.sizes):
+        for count in batch_sizes:
+            images = cases.batch(count, size)
+            with evaluating(model):
+                reference = named_outputs(model(images.clone().to(device_of(model))))
+            try:
+                outputs = file.run(images)
+            except Exception as error:
+                where = _where(count, size)
+                raise ParityError(
+                    f"{title} cannot run the file at {where}: {cause_line(error)}; do not use the file"
+                ) from error
+            comparisons += _compare(reference, outputs, count, size, cases.tolerance)
+    return Parity(
+        comparisons=tuple(comparisons), tolerance=cases.tolerance, runtime=file.runtime, runtime_version=file.version
+    )
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first of the model's tensors is; the CPU where it has none."""
+    return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+
+
+def ratio(part: float, whole: float) -> float:
+    """`part / whole`, where nothing of nothing is 0 and something of nothing is infinite."""
+    if whole == 0:
+        return 0.0 if part == 0 else math.inf
+    return part / whole
+
+
+def _where(batch: int, size: tuple[int, int] | None) -> str:
+    return f"batch {batch}" if size is None else f"batch {batch} and size {size[0]}x{size[1]}"
+
+
+def _compare(
+    reference: Sequence[tuple[str, Tensor]],
+    outputs: Sequence[tuple[str, Tensor]],
+    batch: int,
+    size: tuple[int, int] | None,
+    tolerance: float,
+) -> list[OutputParity]:
+    wanted, got = [name for name, _ in reference], [name for name, _ in outputs]
+    if wanted != got:
+        raise ParityError(f"outputs at {_where(batch, size)}: got {', '.join(got)}, expected {', '.join(wanted)}")
+    found = []
+    for (name, expected), (_, output) in zip(reference, outputs, strict=True):
+        where = f"output '{name}' at {_where(batch, size)}"
+        error, magnitude, relative = _difference(where, expected.cpu(), output.cpu())
+        if not relative <= tolerance:
+            raise ParityError(
+                f"{where}: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error {relative:.3g}, "
+                f"allowed {tolerance:.3g}; {_ADVICE}"
+            )
+        found.append(
+            OutputParity(
+                output=name,
+                batch=batch,
+                maximum_error=error,
+                reference_magnitude=magnitude,
+                relative_error=relative,
+                size=size,
+            )
+        )
+    return found
+
+
+def _difference(where: str, expected: Tensor, got: Tensor) -> tuple[float, float, float]:
+    """`max|Δ|`, `max|y|` and the relative error of two tensors of one shape."""
+    if got.shape != expected.shape:
+        raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {_ADVICE}")
+    for whose, tensor in (("the converted network", expected), ("the file", got)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ParityError(f"{where}: {whose} gives numbers that are not finite; check its weights and the inputs")
+    difference = (got.double() - expected.double()).abs()
+    error, magnitude = _largest(difference), _largest(expected.double().abs())
+    if expected.is_floating_point():
+        return error, magnitude, ratio(error, magnitude)
+    return error, magnitude, float((difference != 0).double().mean()) if difference.numel() else 0.0
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.max()) if values.numel() else 0.0
