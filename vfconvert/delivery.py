@@ -138,8 +138,11 @@ def _one(
     model, example, metadata = delivery.inference.model, delivery.example, delivery.metadata
     dynamic = True
     if name == "onnx":
-        dynamic = export_onnx(model, example, temporary, metadata=metadata, opset=options.opset).dynamic_batch
-        parity = verify_onnx(temporary, delivery.student, delivery.judging)
+        exported = export_onnx(
+            model, example, temporary, metadata=metadata, opset=options.opset, dynamic_size=options.dynamic_size
+        )
+        dynamic, sizes = exported.dynamic_batch, _other_sizes(example) if options.dynamic_size else ()
+        parity = verify_onnx(temporary, delivery.student, delivery.judging, sizes=sizes)
     elif name == "torchscript":
         export_torchscript(model, example, temporary, metadata=metadata)
         parity = verify_torchscript(temporary, delivery.student, delivery.judging)
@@ -165,6 +168,14 @@ def _one(
         sha256=sha256_of(temporary),
         parity=_parity_report(parity, dynamic),
     )
+
+
+def _other_sizes(example: Tensor) -> tuple[tuple[int, int], ...]:
+    """Heights and widths at which a file of any size is compared besides: half as large again, and unequal sides."""
+    height, width = example.shape[2:]
+    step = 32 if min(height, width) >= 64 else 2  # networks often want multiples of their strides
+    larger = (height // 2 // step * step + height, width // 2 // step * step + width)
+    return larger, (height, larger[1])
 
 
 def _reloaded(path: Path, delivery: Delivery) -> Parity:

@@ -39,6 +39,7 @@ class ConversionOptions:
     output: Path | None = None  # None: the model's name with ".onnx" (".versatile.onnx" where that is taken)
     report: Path | None = None
     formats: tuple[str, ...] = ("onnx",)
+    dynamic_size: bool = False  # ONNX of any height and width
     opset: int = 18
     measure: bool = True  # time the forms of each layer, and the network before and after
     threads: int = 1  # of the runtime that is timed

@@ -4,7 +4,7 @@ import onnx
 import pytest
 from onnx import checker, parser
 
-from vfconvert.exporting.onnx_compact import fresh_names, name_batch_, names_read, names_written, rename_, strip_
+from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, names_read, names_written, rename_, strip_
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -68,15 +68,15 @@ def test_rename_keeps_a_prefix_where_the_short_name_is_an_output(model: onnx.Mod
     assert model.graph.initializer[0].name == "v0"
 
 
-def test_name_batch_reaches_every_output(model: onnx.ModelProto) -> None:
-    name_batch_(model.graph)
+def test_name_dimensions_reaches_every_output(model: onnx.ModelProto) -> None:
+    name_dimensions_(model.graph)
     dims = [value.type.tensor_type.shape.dim[0].dim_param for value in (*model.graph.input, *model.graph.output)]
     assert dims == ["batch", "batch", "2*batch"]
 
 
-def test_name_batch_leaves_a_fixed_batch(model: onnx.ModelProto) -> None:
+def test_name_dimensions_leaves_a_fixed_batch(model: onnx.ModelProto) -> None:
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 4
-    name_batch_(model.graph)
+    name_dimensions_(model.graph)
     assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_value == 4
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "s77"
 

@@ -19,6 +19,7 @@ from vfconvert.analysis.counting import MacCount, NumberCount, count_macs, count
 from vfconvert.analysis.forward import Example
 from vfconvert.analysis.profile import LayerProfile, Profile, profile
 from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.expand import default_rows
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
@@ -96,10 +97,10 @@ def planned(model: nn.Module, before: Totals, layers: Profile, conversions: Iter
     """Totals of the network after the conversions, before any is made; `before` and `layers` are the network's own.
 
     The method's count is that of the default rows; a fit that chooses among crops of one level changes it
-    afterwards. Executed MACs stay: the expanded weights are those of ordinary convolutions. The conversions name
-    layers that are neither shared nor tied to others, since only their numbers go away.
+    afterwards. Executed MACs are those of shared sums; where an ordinary convolution is faster, the file has that.
+    The conversions name layers that are neither shared nor tied to others, since only their numbers go away.
     """
-    numbers, saved = before.numbers, 0
+    numbers, saved, spared = before.numbers, 0, 0
     for conversion in conversions:
         layer = layers.layer(conversion.layer)
         old, new = layer.geometry, conversion.new_geometry
@@ -115,7 +116,13 @@ def planned(model: nn.Module, before: Totals, layers: Profile, conversions: Iter
             buffer_bytes=numbers.buffer_bytes + new.out_channels * torch.int64.itemsize,  # the rows
         )
         saved += ordinary_macs(layer) - versatile_macs(old, conversion.spec, layer.output_positions)
-    return replace(before, numbers=numbers, macs_method=before.macs_method - saved)
+        spared += ordinary_macs(layer) - shared_macs(old, conversion.spec, layer.output_positions)
+    return replace(
+        before,
+        numbers=numbers,
+        macs_method=before.macs_method - saved,
+        macs_executed=before.macs_executed - spared,
+    )
 
 
 def versatile_macs(
@@ -138,6 +145,15 @@ def versatile_macs(
     copies = [area * width for area in areas for width in widths]
     primaries = spec.primaries(geometry)
     return output_positions * sum(copies[row // primaries] for row in numbers)
+
+
+def shared_macs(geometry: ConvGeometry, spec: VersatileSpec, output_positions: int) -> int:
+    """MACs of one layer whose windows share sums, in the paper's order of outputs; never more than an ordinary one."""
+    blocks = blocks_of(geometry, spec, default_rows(geometry, spec).tolist())
+    ordinary = geometry.weight_numbers
+    if blocks is None:
+        return output_positions * ordinary
+    return output_positions * min(ordinary, products(blocks, spec, geometry.group_inputs, "segments"))
 
 
 def ordinary_macs(layer: LayerProfile) -> int:

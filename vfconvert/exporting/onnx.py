@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vfconvert.errors import ExportError, VfconvertError
+from vfconvert.analysis.forward import run_once
+from vfconvert.errors import ExportError, InputShapeError, VfconvertError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.onnx_compact import fresh_names, name_batch_, names_read, names_written, rename_, strip_
+from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, names_read, names_written, rename_, strip_
 from vfconvert.exporting.onnx_weights import WeightGraph
 from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
 from vfconvert.files import atomic_path
@@ -44,21 +45,30 @@ class ExportedOnnx:
 
 
 def export_onnx(
-    model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str], opset: int = OLDEST_OPSET
+    model: nn.Module,
+    example: Tensor,
+    path: Path,
+    *,
+    metadata: Mapping[str, str],
+    opset: int = OLDEST_OPSET,
+    dynamic_size: bool = False,
 ) -> ExportedOnnx:
     """Write `model` in eval mode as one ONNX file with input "input" `(batch, C, H, W)`; the model is left as it is.
 
     Outputs are named "output", "output_0", … or by their keys (see `named_outputs`). `example` `(B, C, H, W)` fixes
-    all sizes but the batch; a network that computes with the very number of images is written for `B` images, and
-    the result says so. `metadata` becomes the file's `metadata_props`. Parameters are stored once, in float32.
+    all sizes but the batch (with `dynamic_size` neither height nor width); a network that computes with the very number
+    of images is written for `B` images, and the result says so. `metadata` becomes the file's `metadata_props`.
+    Parameters are stored once, in float32.
 
     Raises `ExportError` where the network is not float32, exceeds 2 GiB, or cannot be traced or translated, and
     `UnwritableOutputError`; then nothing is left at `path`.
     """
     _check(model, example, opset)
+    if dynamic_size:
+        _check_size(model, example)
     with atomic_path(path) as temporary:
         with silenced():
-            proto = _exported(model, example, opset)
+            proto = _exported(model, example, opset, dynamic_size)
         for key, value in metadata.items():
             proto.metadata_props.add(key=key, value=value)
         temporary.write_bytes(proto.SerializeToString())
@@ -85,25 +95,39 @@ def _check(model: nn.Module, example: Tensor, opset: int) -> None:
         raise ExportError(f"the network has {size} bytes of weights, and one ONNX file holds at most {LARGEST_BYTES}")
 
 
-def _exported(model: nn.Module, example: Tensor, opset: int) -> onnx.ModelProto:
+def _check_size(model: nn.Module, example: Tensor) -> None:
+    """A network that takes one size only is traced as if it took any, and would fail when it runs."""
+    height, width = example.shape[2:]
+    try:
+        run_once(model, example.new_zeros(1, example.shape[1], height + 32, width + 64))
+    except InputShapeError as error:
+        raise ExportError(
+            f"the network takes {height}x{width} but not {height + 32}x{width + 64}; leave out --dynamic-size"
+        ) from error
+
+
+def _exported(model: nn.Module, example: Tensor, opset: int, dynamic_size: bool) -> onnx.ModelProto:
     """The model with a variable batch where that can be had, else with the batch of `example`."""
     try:
         try:
-            return _translated(model, example, opset, dynamic_batch=True)
+            return _translated(model, example, opset, dynamic_batch=True, dynamic_size=dynamic_size)
         except VfconvertError:
             raise
         except Exception:  # whatever it is, it need not hold for a fixed batch
-            return _translated(model, example, opset, dynamic_batch=False)
+            return _translated(model, example, opset, dynamic_batch=False, dynamic_size=dynamic_size)
     except VfconvertError:
         raise
     except Exception as error:
-        raise ExportError(f"ONNX export failed: {cause_line(error)}; the network has to be rewritten there") from error
+        what = "leave out --dynamic-size" if dynamic_size else "the network has to be rewritten there"
+        raise ExportError(f"ONNX export failed: {cause_line(error)}; {what}") from error
 
 
-def _translated(model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool) -> onnx.ModelProto:
+def _translated(
+    model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool, dynamic_size: bool
+) -> onnx.ModelProto:
     from onnxscript import optimizer
 
-    traced = trace(model, example, dynamic_batch=dynamic_batch)
+    traced = trace(model, example, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
     weight_names = fresh_names("w", len(traced.layers), traced.output_names)
     program = torch.onnx.export(
         traced.program,
@@ -121,7 +145,7 @@ def _translated(model: nn.Module, example: Tensor, opset: int, *, dynamic_batch:
     del proto.graph.input[1:]
     strip_(proto)
     rename_(proto.graph, "input", traced.output_names, NETWORK_PREFIX)
-    name_batch_(proto.graph)
+    name_dimensions_(proto.graph)
     _insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
     proto.producer_name, proto.producer_version = "vfconvert", __version__
     return proto

@@ -75,15 +75,16 @@ def fresh_names(prefix: str, count: int, taken: Collection[str]) -> list[str]:
     return list(itertools.islice(free, count))
 
 
-def name_batch_(graph: onnx.GraphProto) -> None:
-    """Call the symbol of the first input's first dimension "batch", in every output's dimensions too."""
-    symbol = graph.input[0].type.tensor_type.shape.dim[0].dim_param
-    if not symbol:
-        return
+def name_dimensions_(graph: onnx.GraphProto) -> None:
+    """Call the symbols of the first input's dimensions "batch", "height" and "width", in every output's too."""
+    names = {0: "batch", 2: "height", 3: "width"}
+    dimensions = graph.input[0].type.tensor_type.shape.dim
+    symbols = {dim.dim_param: names.get(index, "") for index, dim in enumerate(dimensions) if dim.dim_param}
     for value in (*graph.input, *graph.output):
         for dimension in value.type.tensor_type.shape.dim:
-            if dimension.dim_param:
-                dimension.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", "batch", dimension.dim_param)
+            for symbol, name in symbols.items():
+                if name and dimension.dim_param:
+                    dimension.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", name, dimension.dim_param)
 
 
 def _rename_values_(graph: onnx.GraphProto, names: dict[str, str]) -> None:

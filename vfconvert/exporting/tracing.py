@@ -28,7 +28,7 @@ class Traced:
     output_names: tuple[str, ...]
 
 
-def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool) -> Traced:
+def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool, dynamic_size: bool = False) -> Traced:
     """Trace `model` in eval mode on `example` `(B, C, H, W)`; the model itself is neither changed nor copied.
 
     Raises whatever `torch.export` raises, for one where `dynamic_batch` is wanted of a network that computes with the
@@ -46,7 +46,10 @@ def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool) -> Traced:
     if dynamic_batch and example.shape[0] == 1:
         example = example.repeat(2, 1, 1, 1)  # a size of one is never traced as a variable
     weights = [_placeholder(layer) for _, layer in layers]
-    shapes: Any = ({0: torch.export.Dim("batch")}, [None] * len(weights)) if dynamic_batch else None
+    sizes: dict[int, Any] = {0: torch.export.Dim("batch")} if dynamic_batch else {}
+    if dynamic_size:  # a network may ask for multiples of something; then the symbols are torch's own
+        sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    shapes: Any = (sizes, [None] * len(weights)) if sizes else None
     with torch.no_grad():
         program = torch.export.export(open_network, (example, weights), dynamic_shapes=shapes, strict=False)
     return Traced(program=program, layers=layers, output_names=tuple(names))

@@ -76,6 +76,7 @@ def _expanded(model: nn.Module) -> nn.Module:
     for name, layer in list(twin.named_modules()):
         if isinstance(layer, VersatileConv2d):
             g = layer.geometry
+            mode: Any = g.padding_mode
             conv = nn.Conv2d(
                 g.in_channels,
                 g.out_channels,
@@ -85,7 +86,7 @@ def _expanded(model: nn.Module) -> nn.Module:
                 g.dilation,
                 g.groups,
                 layer.bias is not None,
-                g.padding_mode,
+                mode,
                 device="meta",
             )
             conv.weight, conv.bias = nn.Parameter(layer.expanded_weight().detach()), layer.bias

@@ -69,6 +69,8 @@ def _decision(row: LayerRow) -> str:
     if row.decision == "keep":
         return f"kept: {row.reason or row.code or 'no reason given'}"
     said = row.spec or "converted"
+    if row.form is not None:
+        said += "; plain: smaller, not faster here" if row.form == "plain" else f"; in {row.form}"
     return f"{said} (a group convolution: windows share nothing)" if row.group_convolution else said
 
 

@@ -115,7 +115,7 @@ def _speed(report: ConversionReport) -> Iterator[RenderableType]:
             f"{count} plain (smaller, not faster here)" if form == "plain" else f"{count} {form}"
             for form, count in counts.most_common()
         )
-        yield Text(f"Layers computed in shared sums: {said}.")
+        yield Text(f"How the file computes the converted layers: {said}.")
     if report.precisions:
         yield precisions_table(report)
 
