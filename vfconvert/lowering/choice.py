@@ -17,6 +17,7 @@ from vfconvert.analysis.graph import Network
 from vfconvert.analysis.profile import Profile
 from vfconvert.lowering.costs import PLAIN, CostTable, choose
 from vfconvert.lowering.network import lower
+from vfconvert.measuring.runtime import open_for_timing
 from vfconvert.measuring.timing import Timing, in_turns
 from vfconvert.nn import VersatileConv2d
 from vfconvert.progress import Progress, no_progress
@@ -96,14 +97,8 @@ def _expanded(model: nn.Module) -> nn.Module:
 
 def time_files(files: Mapping[str, bytes | Path], example: Tensor, threads: int) -> dict[str, Timing]:
     """Seconds of ONNX files of one input in ONNX Runtime, in turns, on `example` `(B, C, H, W)`."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
     calls: dict[str, Callable[[], object]] = {}
     for name, file in files.items():
-        source = file if isinstance(file, bytes) else str(file)
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = open_for_timing(file, threads)
         calls[name] = partial(session.run, None, {session.get_inputs()[0].name: example.numpy()})
     return in_turns(calls, rounds=_ROUNDS, most_seconds=_SECONDS)

@@ -25,6 +25,7 @@ from vfconvert.files import atomic_path
 from vfconvert.lowering.form import LayerForm, form_of
 from vfconvert.lowering.layer import Manner, emit_layer
 from vfconvert.lowering.values import Emitter, Value
+from vfconvert.measuring.runtime import open_for_timing
 from vfconvert.measuring.timing import in_turns
 from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import VARIANTS, shares
@@ -34,6 +35,7 @@ from vfconvert.silence import silenced
 
 PLAIN = "plain"
 _ROUNDS, _SECONDS = 9, 1.0  # of measuring one layer
+_MARGIN = 1.03  # by which the ordinary convolution has to be faster: less is noise
 _CUT = 8  # places at multiples of it only: channels that runtimes keep together
 _SCHEMA = 1
 
@@ -94,7 +96,8 @@ def choose(
 ) -> dict[str, str]:
     """The fastest variant, none of `without`, of every versatile layer; by products alone where there is no table.
 
-    `norms` names the BatchNorm that follows a layer. "plain" where no form beats the ordinary convolution.
+    `norms` names the BatchNorm that follows a layer. "plain" where the ordinary convolution is faster than
+    every form.
     """
     chosen: dict[str, str] = {}
     versatile = [layer for layer in layers.layers if layer.versatile and layer.calls]
@@ -105,7 +108,7 @@ def choose(
             norm = following if isinstance(following, nn.BatchNorm2d) else None
             costs = products(layer) if table is None else table.costs(layer, profiled, norm)
             allowed = {name: cost for name, cost in costs.items() if name not in without}
-            chosen[profiled.name] = min(allowed, key=lambda name: (allowed[name], name == PLAIN))
+            chosen[profiled.name] = min(allowed, key=lambda name: allowed[name] * (_MARGIN if name == PLAIN else 1))
         progress("measure layers", number + 1, len(versatile))
     return chosen
 
@@ -146,11 +149,6 @@ def _key(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, thread
 
 
 def _measure(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, threads: int) -> dict[str, float]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4
     sizes = [b - a for a, b in itertools.pairwise([0, *_cuts(form), form.geometry.in_channels])]
     generator = torch.Generator().manual_seed(0)
     example = [torch.randn(1, size, *profiled.calls[0].input_size, generator=generator) for size in sizes]
@@ -158,7 +156,7 @@ def _measure(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, th
     networks.update({name: _alone(form, name, sizes) for name in candidates(form)})
     calls: dict[str, Callable[[], object]] = {}
     for name, network in networks.items():
-        session = onnxruntime.InferenceSession(_onnx(network, example), options, providers=["CPUExecutionProvider"])
+        session = open_for_timing(_onnx(network, example), threads)
         feeds = {given.name: x.numpy() for given, x in zip(session.get_inputs(), example, strict=True)}
         calls[name] = partial(session.run, None, feeds)
     timings = in_turns(calls, rounds=_ROUNDS, most_seconds=_SECONDS)

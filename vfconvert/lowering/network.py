@@ -96,6 +96,8 @@ class _Lowering:
     def _node(self, node: fx.Node) -> Any:
         kind = self._streams.kinds.get(node, "other")
         given = [self._values[read] for read in node.all_input_nodes]
+        if node.op == "placeholder" and node is not self._network.source:
+            return node.args[0] if node.args else None  # an optional argument keeps its default
         if node.op == "placeholder":
             return self._wrapped(node, self._emitter.graph.node_copy(node))
         if kind in ("conv", "norm") and isinstance(given[0], Value):
