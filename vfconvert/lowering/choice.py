@@ -63,11 +63,22 @@ def onnx_bytes(model: nn.Module, example: Tensor) -> bytes | None:
     held: Any = io.BytesIO()
     try:
         with silenced(), torch.no_grad():
-            torch.onnx.export(_expanded(model).eval(), (example,), held, dynamo=False, opset_version=17)
+            torch.onnx.export(_Images(_expanded(model)).eval(), (example,), held, dynamo=False, opset_version=17)
     except Exception:  # whatever it is, there is no timing then; the file itself is written by another exporter
         return None
     content: bytes = held.getvalue()
     return content
+
+
+class _Images(nn.Module):
+    """A network that is called with images only: optional arguments would become inputs of the file."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Any:
+        return self.network(images)
 
 
 def _expanded(model: nn.Module) -> nn.Module:
