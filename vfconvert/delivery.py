@@ -59,9 +59,15 @@ def paths_of(options: ConversionOptions) -> dict[str, Path]:
     stem = options.output if options.output is not None else options.model
     found = {}
     for name in formats:
-        path = stem.with_suffix(SUFFIXES[name])
+        path = _suffixed(stem, SUFFIXES[name], replace=stem == options.model)
         found[name] = path if path != options.model else stem.with_suffix(f".versatile{SUFFIXES[name]}")
     return found
+
+
+def _suffixed(stem: Path, suffix: str, *, replace: bool) -> Path:
+    """The stem with this suffix, in place of one of a format: `net.v2` is no name with a suffix."""
+    known = replace or stem.suffix in SUFFIXES.values()
+    return stem.with_suffix(suffix) if known else stem.with_name(stem.name + suffix)
 
 
 def precision_paths(options: ConversionOptions) -> dict[str, Path]:
@@ -80,7 +86,8 @@ def deliver(
 ) -> tuple[tuple[ArtefactReport, ...], tuple[PrecisionReport, ...]]:
     """Write and compare every format and precision; files appear when `outputs` is left without an exception.
 
-    Raises `ExportError`, `ParityError` and `UnwritableOutputError`; then none of the files appears.
+    Raises `ExportError`, `ParityError` and `UnwritableOutputError`; then none of the files appears (unless it is the
+    renaming itself that fails: those renamed before stay, each complete).
     """
     written: list[ArtefactReport] = []
     precisions: tuple[PrecisionReport, ...] = ()

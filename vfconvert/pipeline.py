@@ -129,16 +129,14 @@ class _Run:
     def lower(self, student: nn.Module, example: Tensor) -> Inference:
         """Choose the student's inference form; where the whole is no faster than the original, leave it plain."""
         options, layers = self.options, profile(student, example)
-        table = None
-        if options.measure:
-            known = options.costs is not None and options.costs.exists()
-            table = CostTable.read(options.costs) if known and options.costs else CostTable(threads=options.threads)
+        table = CostTable.open(options.costs, options.threads) if options.measure else None
+        known = len(table.measured) if table is not None else 0
         # The full filter minus its edges cancels what half precision cannot spare.
         without = ("full",) if options.precision == "fp16" else ()
         self.inference = fastest(student, self.network, layers, table, self.progress, without)
         if table is not None:
             self.inference = self._time(student, self.inference, example)
-            if options.costs is not None:
+            if options.costs is not None and len(table.measured) > known:
                 table.write(options.costs)
         self.executed = executed(student, layers, self.inference.variants)
         return self.inference
@@ -271,12 +269,14 @@ def _export(run: _Run, fitted: Fitted, images: Images) -> ConversionReport:
 def _check_outputs(options: ConversionOptions) -> None:
     """Before any work: outputs can be written, and none of them is the input or the other."""
     taken = {options.model.resolve(): "the input model"}
+    CostTable.open(options.costs, options.threads)
+    new_costs = None if options.costs is not None and options.costs.exists() else options.costs
     files = paths_of(options)
     written = [("--output", path) for path in files.values()]
     if "safetensors" in files:
         written.append(("--output", readable_of(files["safetensors"])))
     written += [("--output", path) for path in precision_paths(options).values()]
-    for flag, path in (*written, ("--report", options.report), ("--costs", options.costs)):
+    for flag, path in (*written, ("--report", options.report), ("--costs", new_costs)):
         if path is None:
             continue
         if path.resolve() in taken:

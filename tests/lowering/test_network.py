@@ -81,7 +81,7 @@ def test_positive_ratios_are_left_to_the_next_layer():
     with torch.no_grad():
         for module in student.modules():
             if isinstance(module, VersatileConv2d):
-                module.scale.abs_()
+                module.scale.abs_().clamp_(0.2, 2)
     lowered = lower(student, network).model
     norms = [node for node in lowered.graph.nodes if node.target is nn.functional.batch_norm]
     assert norms == []
@@ -134,7 +134,79 @@ def test_a_table_that_is_none_is_refused(tmp_path):
     from vfconvert.errors import NotAModelError
 
     path = tmp_path / "costs.json"
-    for content in ("", "[]", '{"schema_version": 9, "threads": 1, "layers": {}}', '{"schema_version": 1}'):
+    rows = ('{"full": 1.0}', '{"plain": 1.0, "foo": 1.0}', '{"plain": -1.0}', '{"plain": NaN}')
+    tables = [f'{{"schema_version": 1, "threads": 1, "layers": {{"a": {row}}}}}' for row in rows]
+    for content in (*tables, "", "[]", '{"schema_version": 9, "threads": 1, "layers": {}}', '{"schema_version": 1}'):
         path.write_text(content)
         with pytest.raises(NotAModelError, match="no table of layer costs"):
             CostTable.read(path)
+
+
+class PreActivation(nn.Module):
+    """Overwrites its input, which the skip reads again."""
+
+    def __init__(self, forward: str) -> None:
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.b, self.c = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.relu, self.kind = nn.ReLU(inplace=True), forward
+        self.a_shift = nn.Parameter(torch.randn(1, 16, 1, 1))
+
+    def forward(self, x):
+        x = self.a(self.stem(x))
+        if self.kind == "skip":
+            return self.c(x + self.b(self.relu(x)))
+        if self.kind == "statement":
+            x.clamp_(0, 1)
+            self.relu(x)
+            return self.b(x)
+        if self.kind == "keyword":
+            return self.b(torch.sigmoid(input=x))
+        return self.b(x + self.a_shift)
+
+
+@pytest.mark.parametrize("kind", ["skip", "statement", "keyword", "names"])
+@pytest.mark.parametrize("wish", ["spatial", "channel"])
+def test_networks_that_overwrite_or_share_names(kind, wish):
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    student, network = converted(PreActivation(kind), x, WISHES[wish])
+    lowered = lower(student, network)
+    assert (set(lowered.variants.values()) == {"plain"}) == (kind in ("skip", "statement"))
+    with torch.no_grad():
+        assert_close_enough(lowered.model(x.clone()), student(x.clone()), tolerance=1e-10)
+
+
+class TwoBatches(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.a = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        return self.a(self.stem(torch.cat([x, x.flip(3)], 0))).relu()
+
+
+def test_a_layer_of_another_batch_is_plain_and_says_so():
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    student, network = converted(TwoBatches(), x, WISHES["channel"])
+    lowered = lower(student, network)
+    assert lowered.variants == {"a": "plain"}
+    assert_close_enough(lowered.model(x), student(x), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-40, 1e-9, -1e-9, 1e9])
+def test_factors_far_apart_stay_finite(factor):
+    torch.manual_seed(0)
+    x = torch.randn(2, 1, 9, 9, dtype=torch.float64)
+    student, network = converted(Plain(), x, WISHES["channel"])
+    student, x = student.float(), x.float()
+    with torch.no_grad():
+        for module in student.modules():
+            if isinstance(module, VersatileConv2d):
+                module.scale.abs_().clamp_(0.2, 2)
+                module.scale[::3] *= factor
+    lowered = lower(student, network).model
+    largest = max(float(p.detach().abs().max()) for p in lowered.parameters())
+    assert largest < 1e3 * max(1.0, abs(factor))
+    with torch.no_grad():
+        assert_close_enough(lowered(x), student(x), tolerance=1e-4)

@@ -165,6 +165,8 @@ def kind_of(model: nn.Module, node: fx.Node, channels: Mapping[fx.Node, int]) ->
     if node.op not in ("call_function", "call_method"):
         return "other"
     given = node.all_input_nodes
+    if not node.args or (given and node.args[0] is not given[0] and target not in (torch.cat, torch.concat)):
+        return "other"  # a tensor that is no first argument: rare enough
     if target in _JOINING:
         same = len(given) == 2 and len(node.args) == 2 and all(channels.get(n) == channels[node] for n in given)
         return "join" if same and not node.kwargs else "other"

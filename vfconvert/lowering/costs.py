@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -61,11 +62,30 @@ class CostTable:
                 str(key): {str(name): float(value) for name, value in costs.items()}
                 for key, costs in found["layers"].items()
             }
+            known = {PLAIN, *VARIANTS}
+            for key, costs in measured.items():
+                if PLAIN not in costs or not costs.keys() <= known or not all(0 < c < math.inf for c in costs.values()):
+                    raise ValueError(f"costs {costs} of the layer {key[:60]}…")
             return cls(threads=int(found["threads"]), measured=measured)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotAModelError(
                 f"{path}: no table of layer costs ({type(error).__name__}: {error}); remove it to have one written"
             ) from error
+
+    @classmethod
+    def open(cls, path: Path | None, threads: int) -> CostTable:
+        """The table in a file where it is there, else an empty one.
+
+        Raises `NotAModelError` where the file is no table, or one of another number of threads.
+        """
+        if path is None or not path.exists():
+            return cls(threads=threads)
+        table = cls.read(path)
+        if table.threads != threads:
+            raise NotAModelError(
+                f"{path}: timings of {table.threads} threads, expected {threads}; give --threads {table.threads}"
+            )
+        return table
 
     def write(self, path: Path) -> None:
         """Write the table as JSON, complete or not at all."""

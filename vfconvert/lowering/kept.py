@@ -8,6 +8,14 @@ from torch.nn import functional as F
 from vfconvert.lowering.values import Emitter
 
 
+def adaptable(module: nn.Module) -> bool:
+    """Whether a kept layer is a convolution whose weight may be rearranged."""
+    hooked = bool(module._forward_hooks or module._forward_pre_hooks)
+    if not isinstance(module, nn.Conv2d) or type(module) is not nn.Conv2d:
+        return False
+    return module.groups == 1 and module.padding_mode == "zeros" and not hooked
+
+
 def one_piece(emitter: Emitter, name: str, module: nn.Module, piece: fx.Node, at: Tensor) -> fx.Node:
     """A norm or a depthwise convolution on the channels `at` of a tensor."""
 

@@ -123,7 +123,7 @@ class _Layer:
         base = _common(factors)
         ratios = [None if factor is None or base is None else factor / base for factor in factors]
         ratios = [None if ratio is None or bool((ratio == 1).all()) else ratio for ratio in ratios]
-        positive = all(ratio is None or bool((ratio > 0).all()) for ratio in ratios)
+        positive = all(ratio is None or bool((ratio >= 1 / _MOST_RATIO).all()) for ratio in ratios)
         defer = self._manner.defer and positive
         terms = terms_of(windows, self._form.geometry.group_inputs, self._manner.variant)
         biases: list[Tensor | None] = []

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from vfconvert.analysis.graph import Network
 from vfconvert.analysis.streams import Streams, cat_inputs, homogeneous, streams_of
 from vfconvert.lowering.form import LayerForm, form_of
-from vfconvert.lowering.kept import one_piece, reordered_convolution
+from vfconvert.lowering.in_place import written_and_read_again
+from vfconvert.lowering.kept import adaptable, one_piece, reordered_convolution
 from vfconvert.lowering.layer import Manner, emit_layer
 from vfconvert.lowering.values import Emitter, Order, Value
 from vfconvert.lowering.wants import wanted_cuts, wanted_orders
@@ -42,7 +43,7 @@ _PURE: dict[Any, Any] = {
 class Lowered:
     """The network in its inference form, and how each versatile layer is computed in it."""
 
-    model: fx.GraphModule
+    model: nn.Module
     variants: dict[str, str]
 
 
@@ -51,15 +52,20 @@ def lower(model: nn.Module, network: Network, variants: Mapping[str, str] | None
 
     `variants` says how each layer is computed: one of `VARIANTS`, or "plain" for one convolution with the expanded
     weight; "segments" where it says nothing. The result computes what `model` computes, for every input that the
-    traced graph takes; `model` is not changed.
+    traced graph takes; `model` is not changed. A network that overwrites what it reads again stays as it is.
     """
+    if written_and_read_again(model, network):
+        names = [name for name, layer in model.named_modules() if isinstance(layer, VersatileConv2d)]
+        return Lowered(model=copy.deepcopy(model).eval(), variants=dict.fromkeys(names, PLAIN))
     return _Lowering(model, network, variants or {}).run()
 
 
 class _Lowering:
     def __init__(self, model: nn.Module, network: Network, variants: Mapping[str, str]) -> None:
         self._model, self._network = model, network
-        self._emitter = Emitter()
+        targets = {str(n.target) for n in network.graph.nodes if n.op in ("get_attr", "call_module")}
+        self._emitter = Emitter(reserved=frozenset(targets))
+        self._reads = {str(n.target): [n, *n.all_input_nodes] for n in network.graph.nodes if n.op == "call_module"}
         self._values: dict[fx.Node, Any] = {}
         self._wholes: dict[int, tuple[Value, fx.Node]] = {}  # by identity, the value held so that it stays its own
         self._streams: Streams = streams_of(model, network)
@@ -74,7 +80,8 @@ class _Lowering:
 
     def _plan(self, name: str, layer: VersatileConv2d, variant: str) -> None:
         form = None
-        if variant != PLAIN and self._network.calls.get(name, 0) == 1:
+        known = all(node in self._network.channels for node in self._reads.get(name, [None]))
+        if variant != PLAIN and known and self._network.calls.get(name, 0) == 1:
             norm = self._network.following_norm.get(name)
             following = self._model.get_submodule(norm) if norm is not None else None
             form = form_of(layer, following if isinstance(following, nn.BatchNorm2d) else None)
@@ -199,20 +206,14 @@ class _Lowering:
         name = str(node.target)
         if name in self._forms:
             return self._forms[name].geometry.groups == 1
-        return self._adaptable(self._model.get_submodule(name))
-
-    @staticmethod
-    def _adaptable(module: nn.Module) -> bool:
-        """A kept convolution whose weight may be rearranged."""
-        hooked = bool(module._forward_hooks or module._forward_pre_hooks)
-        return type(module) is nn.Conv2d and module.groups == 1 and module.padding_mode == "zeros" and not hooked
+        return adaptable(self._model.get_submodule(name))
 
     def _kept(self, node: fx.Node, module: nn.Conv2d, given: Value, target: Order | None) -> Any:
         """A convolution that was not converted: its weight takes the order of its input, and that of its output."""
         emitter, name = self._emitter, str(node.target)
         own = tuple(range(given.channels))
         shared = self._network.calls.get(name, 0) != 1
-        if shared or not self._adaptable(module) or (given.order == own and given.factor is None and target is None):
+        if shared or not adaptable(module) or (given.order == own and given.factor is None and target is None):
             return self._other(node)
         order = tuple(range(module.out_channels)) if target is None else target
         whole, inputs = emitter.concatenated(given.pieces), torch.tensor(given.order)

@@ -44,6 +44,7 @@ class Emitter:
 
     graph: fx.Graph = field(default_factory=fx.Graph)
     attributes: dict[str, Any] = field(default_factory=dict)
+    reserved: frozenset[str] = frozenset()  # names of the network's own, which no stored tensor takes
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of a function."""
@@ -52,7 +53,7 @@ class Emitter:
     def tensor(self, name: str, value: Tensor) -> fx.Node:
         """A stored tensor under a name like the given one: a parameter where it holds real numbers."""
         unique, number = name.replace(".", "_"), 2
-        while unique in self.attributes:
+        while unique in self.attributes or unique in self.reserved:
             unique, number = f"{name.replace('.', '_')}_{number}", number + 1
         value = value.detach().contiguous()
         self.attributes[unique] = nn.Parameter(value, requires_grad=False) if value.is_floating_point() else value
@@ -98,6 +99,8 @@ class Emitter:
     def constant(self, number: float, like: Tensor) -> fx.Node:
         """A vector of one number, stored once for each length."""
         name = f"constant_{number:g}_{len(like)}".replace(".", "_")
+        while name in self.reserved:
+            name += "_"
         self.attributes.setdefault(name, nn.Parameter(torch.full_like(like.detach(), number), requires_grad=False))
         return self.graph.get_attr(name)
 

@@ -70,7 +70,7 @@ def _decision(row: LayerRow) -> str:
         return f"kept: {row.reason or row.code or 'no reason given'}"
     said = row.spec or "converted"
     if row.form is not None:
-        said += "; plain: smaller, not faster here" if row.form == "plain" else f"; in {row.form}"
+        said += "; an ordinary convolution" if row.form == "plain" else f"; in {row.form}"
     return f"{said} (a group convolution: windows share nothing)" if row.group_convolution else said
 
 

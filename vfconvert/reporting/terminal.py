@@ -111,8 +111,9 @@ def _speed(report: ConversionReport) -> Iterator[RenderableType]:
     forms = [row.form for row in report.layers if row.form is not None]
     if forms:
         counts = Counter(forms)
+        measured = " (smaller, not faster here)" if found is not None else ""
         said = ", ".join(
-            f"{count} plain (smaller, not faster here)" if form == "plain" else f"{count} {form}"
+            f"{count} as ordinary convolutions{measured}" if form == "plain" else f"{count} in {form}"
             for form, count in counts.most_common()
         )
         yield Text(f"How the file computes the converted layers: {said}.")
