@@ -1,0 +1,107 @@
+"""Several formats and precisions from one run: every file there, reopened, and described as it is."""
+
+import hashlib
+import json
+
+import onnxruntime
+import pytest
+import torch
+
+import vfconvert
+from tests.cli.conftest import SIDE, network
+from tests.references import assert_close_enough
+from vfconvert.errors import ExportError, NotAModelError
+
+FORMATS = ("onnx", "torchscript", "pt2", "safetensors")
+
+
+@pytest.fixture(scope="module")
+def run(cli_invoke, images, tmp_path_factory):
+    """A conversion to every format and precision: its folder, the report and what was printed."""
+    folder = tmp_path_factory.mktemp("formats")
+    torch.save(network(), folder / "model.pt")
+    flags = [flag for name in FORMATS for flag in ("--format", name)]
+    result = cli_invoke(
+        *(folder / "model.pt", "--spatial", "--channel", "--no-reconstruct", "--data", images, *flags),
+        *("--int8", "--precision", "fp16", "--costs", folder / "costs.json"),
+        *("-o", folder / "small.v2", "--report", folder / "r.json"),
+        exit_code=0,
+    )
+    return folder, json.loads((folder / "r.json").read_text()), result
+
+
+def test_every_file_is_there_and_described(run):
+    folder, report, _ = run
+    written = {f"small.v2{suffix}" for suffix in (".onnx", ".ts", ".pt2", ".safetensors", ".json")}
+    written |= {"small.v2.fp16.onnx", "small.v2.int8.onnx"}
+    assert {path.name for path in folder.iterdir()} == written | {"model.pt", "r.json", "costs.json"}
+    assert [artefact["format"] for artefact in report["artefacts"]] == list(FORMATS)
+    for artefact in report["artefacts"]:
+        content = (folder / artefact["path"]).read_bytes()
+        assert artefact["bytes"] == len(content)
+        assert artefact["sha256"] == hashlib.sha256(content).hexdigest()
+        assert artefact["parity"]["relative_error"] <= 1e-4
+    names = [row["name"] for row in report["precisions"]]
+    assert names == ["original", "original fp16", "original int8", "converted", "converted fp16", "converted int8"]
+    assert report["precisions"][0]["value"] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_all_files_compute_the_same(run):
+    folder, _, _ = run
+    x = torch.randn(3, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    session = onnxruntime.InferenceSession(str(folder / "small.v2.onnx"), providers=["CPUExecutionProvider"])
+    expected = torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+    with torch.no_grad():
+        found = {
+            "torchscript": torch.jit.load(str(folder / "small.v2.ts"))(x),
+            "pt2": torch.export.load(str(folder / "small.v2.pt2")).module()(x),
+            "trainable": vfconvert.load(folder / "small.v2.safetensors", like=network())(x),
+            "lowered": vfconvert.load(folder / "small.v2.safetensors", like=network(), lowered=True)(x),
+        }
+    for name, output in found.items():
+        output = output[0] if isinstance(output, (tuple, list)) else output
+        assert output.shape == expected.shape, name
+        assert_close_enough(output, expected, tolerance=1e-5)
+
+
+def test_latency_and_forms_are_reported(run):
+    _, report, result = run
+    latency = report["latency"]
+    assert min(latency["before"], latency["after"]) > 0
+    assert (latency["threads"], latency["batch"]) == (1, 1)
+    forms = [row["form"] for row in report["layers"] if row["decision"] == "convert"]
+    assert set(forms) <= {"segments", "full", "separate", "plain"}
+    for words in ("Latency: ", "How the file computes the converted layers: ", "converted int8"):
+        assert words in result.stdout
+    table = json.loads((run[0] / "costs.json").read_text())
+    assert table["threads"] == 1
+    assert len(table["layers"]) == len(forms)
+
+
+def test_precisions_need_the_onnx_file(cli_invoke, model_path):
+    result = cli_invoke(model_path, "--spatial", "--int8", "--format", "pt2", exit_code=ExportError.exit_code)
+    assert "int8: made from the ONNX file, which --format leaves out; add onnx" in result.stderr
+
+
+def test_a_table_of_costs_is_refused_before_any_work(cli_invoke, model_path, tmp_path, monkeypatch):
+    monkeypatch.setattr("vfconvert.pipeline.load_model", lambda *_, **__: pytest.fail("loaded"))
+    costs = tmp_path / "costs.json"
+    for content, said in (
+        ("junk", "no table of layer costs"),
+        ('{"schema_version": 1, "threads": 2, "layers": {}}', "timings of 2 threads, expected 1"),
+    ):
+        costs.write_text(content)
+        result = cli_invoke(model_path, "--spatial", "--costs", costs, exit_code=NotAModelError.exit_code)
+        assert said in result.stderr
+
+
+def test_without_measuring_nothing_is_timed(cli_invoke, model_path, images, tmp_path, monkeypatch):
+    monkeypatch.setattr("vfconvert.lowering.choice.in_turns", lambda *_, **__: pytest.fail("timed"))
+    monkeypatch.setattr("vfconvert.lowering.costs.in_turns", lambda *_, **__: pytest.fail("timed"))
+    flags = ("--spatial", "--no-reconstruct", "--no-measure", "--data", images, "--report", tmp_path / "r.json")
+    result = cli_invoke(model_path, *flags, exit_code=0)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["latency"] is None
+    assert report["after"]["macs_executed"] < report["before"]["macs_executed"]
+    assert "in segments" in result.stdout
