@@ -4,11 +4,14 @@ from dataclasses import replace
 
 from vfconvert.reporting.report import (
     AgreementReport,
+    ArtefactReport,
     ConversionReport,
     FileReport,
     ImagesReport,
+    LatencyReport,
     LayerRow,
     ParityReport,
+    PrecisionReport,
     Size,
 )
 
@@ -36,6 +39,8 @@ LAYERS = (
         macs_before=2_359_296,
         macs_after=1_310_720,
         unexplained=0.125,
+        form="segments",
+        macs_executed=1_310_720,
     ),
     LayerRow(
         name="blocks.0.conv2",
@@ -48,6 +53,8 @@ LAYERS = (
         macs_before=1_179_648,
         macs_after=327_680,
         unexplained=0.29999,
+        form="plain",
+        macs_executed=1_179_648,
     ),
     LayerRow(
         name="blocks.1.a_rather_long_name_of_a_layer.projection",
@@ -73,6 +80,19 @@ LAYERS = (
     ),
 )
 
+
+def _precision(name, path, size, seconds, agreement, error):
+    return PrecisionReport(
+        name=name,
+        path=path,
+        bytes=size,
+        seconds=seconds,
+        measure="top-1 agreement",
+        value=agreement,
+        relative_error=error,
+    )
+
+
 FULL = ConversionReport(
     command="vfconvert models/a.pt --spatial --channel --data 'my images'",
     versions={"python": "3.12.1", "torch": "2.14.1", "onnxruntime": "1.32.0"},
@@ -85,7 +105,7 @@ FULL = ConversionReport(
         parameters=9_850, weight_bytes=39_400, macs_method=4_505_920, macs_executed=4_505_920, file_bytes=45_000
     ),
     after=Size(
-        parameters=5_274, weight_bytes=21_096, macs_method=2_605_376, macs_executed=4_505_920, file_bytes=30_000
+        parameters=5_274, weight_bytes=21_096, macs_method=2_605_376, macs_executed=3_457_280, file_bytes=30_000
     ),
     images=ImagesReport(
         source="my images", method="a random draw of 1,000 images", calibration=800, held_out=200, preprocessing="RGB"
@@ -108,6 +128,25 @@ FULL = ConversionReport(
         dynamic_batch=True,
     ),
     output=FileReport(path="models/a.onnx", bytes=30_000, sha256="b" * 64),
+    artefacts=(
+        ArtefactReport(format="onnx", path="models/a.onnx", bytes=30_000, sha256="b" * 64),
+        ArtefactReport(format="pt2", path="models/a.pt2", bytes=31_000, sha256="c" * 64),
+    ),
+    latency=LatencyReport(
+        before=0.0123,
+        after=0.00615,
+        spread_before=0.0002,
+        spread_after=0.0001,
+        rounds=15,
+        threads=1,
+        batch=1,
+        runtime="onnxruntime 1.32.0",
+    ),
+    precisions=(
+        _precision("original", None, 45_000, 0.0123, 1.0, 0.0),
+        _precision("converted", None, 30_000, 0.00615, 0.945, 0.2341),
+        _precision("converted int8", "models/a.int8.onnx", 9_000, 0.005, 0.93, 0.26),
+    ),
     seconds={"load": 0.25, "fit": 12.34, "reconstruct": 75.0},
     warnings=(
         "the converted network agrees with the original on 94.5% of the images, below 95%: convert fewer layers",
@@ -116,6 +155,9 @@ FULL = ConversionReport(
 
 DRY = replace(
     FULL,
+    artefacts=(),
+    latency=None,
+    precisions=(),
     images=None,
     agreement=None,
     parity=None,

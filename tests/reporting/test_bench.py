@@ -39,8 +39,8 @@ def test_table_reads_as_agreed(golden, width):
 
 def test_every_number_is_in_the_line_of_its_file():
     _, _, first, second, *_ = (line for line in text_of(render_bench(REPORT), 80).splitlines() if line)
-    assert first.split() == ["before.onnx", "42.12", "ms", "0.75", "ms", "1.000", "44.57", "MiB", "162.00", "MiB"]
-    assert second.split() == ["after.onnx", "33.70", "ms", "0.75", "ms", "0.800", "11.00", "MiB", "60.00", "MiB"]
+    assert first.split() == ["before.onnx", "42.12", "ms", "0.750", "ms", "1.000", "44.57", "MiB", "162.00", "MiB"]
+    assert second.split() == ["after.onnx", "33.70", "ms", "0.750", "ms", "0.800", "11.00", "MiB", "60.00", "MiB"]
 
 
 def test_runtimes_are_told_apart_where_they_differ():

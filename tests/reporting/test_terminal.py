@@ -102,7 +102,7 @@ def test_names_are_not_read_as_markup():
 )
 def test_report_says_where_executed_macs_have_not_fallen(executed, said):
     report = replace(FULL, after=replace(FULL.after, macs_executed=executed))
-    assert ("smaller, not faster" in text_of(render(report))) is said
+    assert ("The executed MACs have not fallen: smaller, not faster" in text_of(render(report))) is said
 
 
 def test_agreement_on_images_of_the_fit_is_not_called_held_out():

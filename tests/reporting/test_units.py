@@ -28,6 +28,9 @@ from vfconvert.reporting import units
         (units.seconds, 12.34, "12.3 s"),
         (units.seconds, 99.97, "1 min 40 s"),
         (units.seconds, 185.2, "3 min 05 s"),
+        (units.milliseconds, 0.000123, "0.123 ms"),
+        (units.milliseconds, 0.0123, "12.30 ms"),
+        (units.milliseconds, 0.1234, "123.4 ms"),
     ],
 )
 def test_number_reads_as(function, value, text):

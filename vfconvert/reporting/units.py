@@ -52,8 +52,9 @@ def seconds(value: float) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Seconds as 12.3 ms."""
-    return f"{1000 * value:.2f} ms" if value < 0.1 else f"{1000 * value:.1f} ms"
+    """Seconds as 0.123 ms, 12.30 ms or 123.4 ms."""
+    digits = 3 if value < 1e-3 else 2 if value < 0.1 else 1
+    return f"{1000 * value:.{digits}f} ms"
 
 
 def plural(count: int, noun: str) -> str:
