@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,8 @@ def _exported(model: nn.Module, example: Tensor, opset: int, dynamic_size: bool)
 def _translated(
     model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool, dynamic_size: bool
 ) -> onnx.ModelProto:
+    from onnxscript import optimizer
+
     traced = trace(model, example, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
     weight_names = fresh_names("w", len(traced.layers), traced.output_names)
     program = torch.onnx.export(
@@ -137,7 +139,8 @@ def _translated(
     )
     if program is None:
         raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
-    _tidy(program.model)
+    # One round: the second finds nothing, and on a lowered network it takes as long as all else.
+    optimizer.optimize(program.model, num_iterations=1, output_size_limit=_LARGEST_FOLDED)
     proto = program.model_proto
     del proto.graph.input[1:]
     strip_(proto)
@@ -146,24 +149,6 @@ def _translated(
     _insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
     proto.producer_name, proto.producer_version = "vfconvert", __version__
     return proto
-
-
-def _tidy(model: Any) -> None:
-    """Fold small constants, drop what is unread, store equal constants once.
-
-    The optimizer's rewriting rules are left out: on a lowered network they take longer than all else, and find nothing.
-    """
-    from onnx_ir.passes import Sequential, common
-    from onnxscript import optimizer
-
-    optimizer.fold_constants(model, onnx_shape_inference=True, output_size_limit=_LARGEST_FOLDED)
-    tidy = Sequential(
-        common.RemoveUnusedNodesPass(),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.CommonSubexpressionEliminationPass(),
-        common.DeduplicateInitializersPass(),
-    )
-    tidy(model)
 
 
 def _insert_weights_(graph: onnx.GraphProto, layers: Mapping[str, tuple[str, VersatileConv2d]]) -> None:
