@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.exporting.archives import IMAGES
+from vfconvert.analysis.graph import trace
+from vfconvert.lowering.network import lower
 from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.crops import crops_and_levels
 from vfconvert.specs import ConvGeometry, VersatileSpec
@@ -73,3 +76,9 @@ def versatile_network() -> ResidualNetwork:
 @pytest.fixture(scope="session")
 def make_versatile() -> Callable[[int, int, int], VersatileConv2d]:
     return versatile_conv
+
+
+@pytest.fixture(scope="module")
+def lowered(versatile_network: nn.Module) -> nn.Module:
+    """Its inference form."""
+    return lower(versatile_network, trace(versatile_network, IMAGES[:2])).model

@@ -4,7 +4,6 @@ import json
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +11,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vfconvert.analysis.graph import trace
+from tests.exporting.archives import (
+    IMAGES,
+    METADATA,
+    Returning,
+    assert_banks_kept,
+    assert_stored_once,
+    bytes_of,
+    state_of,
+)
 from vfconvert.errors import ExportError, UnwritableOutputError
 from vfconvert.exporting.exported_program import export_program
-from vfconvert.lowering.network import lower
-from vfconvert.nn import VersatileConv2d
-
-IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-METADATA = {"producer": "vfconvert", "plan": 'é "quoted"'}
-LAYERS = 7
 
 
 @dataclass(frozen=True)
@@ -38,27 +39,15 @@ class Loaded:
     metadata: str
 
 
-def _state(model: nn.Module) -> list[tuple]:
-    """Modes, attributes and tensors, each with whether it wants gradients."""
-    modes = [(name, module.training, sorted(vars(module))) for name, module in model.named_modules()]
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return modes + [(name, id(t), t.requires_grad, t.tolist()) for name, t in tensors]
-
-
-@pytest.fixture(scope="module")
-def lowered(versatile_network: nn.Module) -> nn.Module:
-    return lower(versatile_network, trace(versatile_network, IMAGES[:2])).model
-
-
 @pytest.fixture(scope="module")
 def export(lowered: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """The one export that most tests look at, of a network in train mode and an example of one image."""
     path = tmp_path_factory.mktemp("program") / "model.pt2"
     lowered.train()
     next(lowered.children()).eval()
-    before = _state(lowered)
+    before = state_of(lowered)
     dynamic_batch = export_program(lowered, IMAGES[:1], path, metadata=METADATA)
-    after = _state(lowered)
+    after = state_of(lowered)
     lowered.eval()
     return Export(path, dynamic_batch, before, after)
 
@@ -68,10 +57,6 @@ def _stored(path: Path) -> list[bytes]:
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if "/data/" in name and not name.endswith(".json")]
         return [archive.read(name) for name in names]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().numpy().tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -97,24 +82,13 @@ def test_metadata_is_read_back(loaded: Loaded) -> None:
 def test_file_holds_every_tensor_once_and_no_expanded_weight(
     export: Export, lowered: nn.Module, versatile_network: nn.Module
 ) -> None:
-    tensors = (*lowered.parameters(), *lowered.buffers())
-    weights = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-    stored = _stored(export.path)
-    assert sum(map(len, stored)) <= weights + 256
-    assert export.path.stat().st_size <= weights + LAYERS * 24 * 1024
-    for layer in versatile_network.modules():
-        if isinstance(layer, VersatileConv2d):
-            assert len(_bytes(layer.weight)) in map(len, stored)
-            assert _bytes(layer.expanded_weight()) not in stored
+    assert_stored_once(export.path, _stored(export.path), lowered, versatile_network)
 
 
 def test_layers_that_are_not_lowered_keep_their_banks(versatile_network: nn.Module, tmp_path: Path) -> None:
     export_program(versatile_network, IMAGES[:2], tmp_path / "model.pt2", metadata={})
     stored = _stored(tmp_path / "model.pt2")
-    for layer in versatile_network.modules():
-        if isinstance(layer, VersatileConv2d):
-            assert stored.count(_bytes(layer.weight)) == 1
-            assert _bytes(layer.expanded_weight()) not in stored
+    assert_banks_kept(stored, versatile_network)
 
 
 def test_weights_are_aligned_and_only_text_is_deflated(export: Export) -> None:
@@ -134,7 +108,7 @@ def test_file_tells_nothing_of_the_source_and_the_example(export: Export, loaded
         text = b"".join(archive.read(name) for name in archive.namelist())
     assert str(Path(__file__).parent.parent).encode() not in text
     assert b"stack_trace" not in text
-    assert _bytes(IMAGES[0])[:64] not in text
+    assert bytes_of(IMAGES[0])[:64] not in text
     torch.export.unflatten(loaded.program)  # reads which module each node is of
 
 
@@ -160,17 +134,6 @@ class Tied(nn.Module):
 def test_shared_tensors_are_stored_once(tmp_path: Path) -> None:
     assert export_program(Tied(), IMAGES[:2], tmp_path / "model.pt2", metadata={})
     assert [len(tensor) for tensor in _stored(tmp_path / "model.pt2") if len(tensor) > 64] == [16 * 16 * 4]
-
-
-class Returning(nn.Module):
-    """One convolution, and whatever is made of its output; it writes into its input."""
-
-    def __init__(self, make: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.conv, self.make = nn.Conv2d(3, 4, 3), make
-
-    def forward(self, x: Tensor) -> object:
-        return self.make(self.conv(x.mul_(0.5)))
 
 
 def test_outputs_keep_their_structure(tmp_path: Path) -> None:

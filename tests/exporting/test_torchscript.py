@@ -11,16 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vfconvert.analysis.graph import trace
+from tests.exporting.archives import (
+    IMAGES,
+    METADATA,
+    Returning,
+    assert_banks_kept,
+    assert_stored_once,
+    bytes_of,
+    state_of,
+)
 from vfconvert.errors import ExportError, UnwritableOutputError
 from vfconvert.exporting.torchscript import METADATA_FILE, export_torchscript
-from vfconvert.lowering.network import lower
 from vfconvert.nn import VersatileConv2d
 from vfconvert.silence import silenced
-
-IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-METADATA = {"producer": "vfconvert", "plan": 'é "quoted"'}
-LAYERS = 7
 
 
 @dataclass(frozen=True)
@@ -30,27 +33,15 @@ class Export:
     after: list[tuple]
 
 
-def _state(model: nn.Module) -> list[tuple]:
-    """Modes, attributes and tensors, each with whether it wants gradients."""
-    modes = [(name, module.training, sorted(vars(module))) for name, module in model.named_modules()]
-    tensors = [*model.named_parameters(), *model.named_buffers()]
-    return modes + [(name, id(t), t.requires_grad, t.tolist()) for name, t in tensors]
-
-
-@pytest.fixture(scope="module")
-def lowered(versatile_network: nn.Module) -> nn.Module:
-    return lower(versatile_network, trace(versatile_network, IMAGES[:2])).model
-
-
 @pytest.fixture(scope="module")
 def export(lowered: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Export:
     """The one export that most tests look at, of a network in train mode."""
     path = tmp_path_factory.mktemp("torchscript") / "model.pt"
     lowered.train()
     next(lowered.children()).eval()
-    before = _state(lowered)
+    before = state_of(lowered)
     export_torchscript(lowered, IMAGES[:1], path, metadata=METADATA)
-    after = _state(lowered)
+    after = state_of(lowered)
     lowered.eval()
     return Export(path, before, after)
 
@@ -64,10 +55,6 @@ def _stored(path: Path) -> list[bytes]:
     """The bytes of every tensor in the archive."""
     with zipfile.ZipFile(path) as archive:
         return [archive.read(name) for name in archive.namelist() if "/data/" in name or "/constants/" in name]
-
-
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().contiguous().numpy().tobytes()
 
 
 @pytest.mark.parametrize(("batch", "size"), [(1, (16, 16)), (2, (16, 16)), (5, (24, 20))])
@@ -90,24 +77,26 @@ def test_metadata_is_read_back(export: Export) -> None:
 def test_file_holds_every_tensor_once_and_no_expanded_weight(
     export: Export, lowered: nn.Module, versatile_network: nn.Module
 ) -> None:
-    tensors = (*lowered.parameters(), *lowered.buffers())
-    weights = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-    stored = _stored(export.path)
-    assert sum(map(len, stored)) <= weights + 256  # numbers of the graph
-    assert export.path.stat().st_size <= weights + LAYERS * 24 * 1024
-    for layer in versatile_network.modules():
-        if isinstance(layer, VersatileConv2d):
-            assert len(_bytes(layer.weight)) in map(len, stored)
-            assert _bytes(layer.expanded_weight()) not in stored
+    assert_stored_once(export.path, _stored(export.path), lowered, versatile_network)
+
+
+def test_meta_an_expanded_weight_and_a_missing_bank_are_seen(
+    export: Export, lowered: nn.Module, versatile_network: nn.Module
+) -> None:
+    stored, layer = _stored(export.path), next(m for m in versatile_network.modules() if isinstance(m, VersatileConv2d))
+    expanded = bytes_of(layer.expanded_weight())
+    with pytest.raises(AssertionError, match="more than the weights"):
+        assert_stored_once(export.path, [*stored, expanded], lowered, versatile_network)
+    with pytest.raises(AssertionError, match="a bank is missing"):
+        assert_stored_once(export.path, [], lowered, versatile_network)
+    with pytest.raises(AssertionError, match="a bank is missing or stored again"):
+        assert_banks_kept([bytes_of(layer.weight)] * 2, versatile_network)
 
 
 def test_layers_that_are_not_lowered_keep_their_banks(versatile_network: nn.Module, tmp_path: Path) -> None:
     export_torchscript(versatile_network, IMAGES[:1], tmp_path / "model.pt", metadata={})
     stored = _stored(tmp_path / "model.pt")
-    for layer in versatile_network.modules():
-        if isinstance(layer, VersatileConv2d):
-            assert stored.count(_bytes(layer.weight)) == 1
-            assert _bytes(layer.expanded_weight()) not in stored
+    assert_banks_kept(stored, versatile_network)
 
 
 def test_export_leaves_the_network_as_it_was(export: Export) -> None:
@@ -132,17 +121,6 @@ class Tied(nn.Module):
 def test_shared_tensors_are_stored_once(tmp_path: Path) -> None:
     export_torchscript(Tied(), torch.rand(2, 64), tmp_path / "model.pt", metadata={})
     assert [len(tensor) for tensor in _stored(tmp_path / "model.pt") if len(tensor) > 64] == [64 * 64 * 4]
-
-
-class Returning(nn.Module):
-    """One convolution, and whatever is made of its output; it writes into its input."""
-
-    def __init__(self, make: Callable[[Tensor], object]) -> None:
-        super().__init__()
-        self.conv, self.make = nn.Conv2d(3, 4, 3), make
-
-    def forward(self, x: Tensor) -> object:
-        return self.make(self.conv(x.mul_(0.5)))
 
 
 STRUCTURES = {
