@@ -17,7 +17,7 @@ from vfconvert.exporting.onnx import export_onnx
 from vfconvert.exporting.recipe import write_safetensors
 from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, sha256_of
-from vfconvert.lowering.choice import Inference
+from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.recipes import load
@@ -44,7 +44,7 @@ class Delivery:
 
     teacher: nn.Module
     student: nn.Module
-    inference: Inference
+    inference: Lowered
     example: Tensor
     judging: Tensor
     calibration: Tensor
@@ -126,8 +126,8 @@ def _precisions(
             path=finals.get(one.name),
             bytes=one.bytes,
             seconds=one.milliseconds / 1e3,
-            measure="PSNR" if one.agreement.top1 is None else "top-1 agreement",
-            value=float(one.agreement.psnr or 0.0) if one.agreement.top1 is None else one.agreement.top1,
+            measure=one.agreement.measure,
+            value=one.agreement.value,
             relative_error=one.agreement.relative_error,
         )
         for one in found

@@ -1,4 +1,4 @@
-"""Output files: refused early where they cannot be written, and complete or absent, never half there."""
+"""Files: read with errors of ours; outputs refused early where they cannot be written, complete or absent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vfconvert.errors import UnwritableOutputError
+from vfconvert.errors import NotAModelError, UnwritableOutputError
 
 _CHUNK_BYTES = 1 << 20
 
@@ -65,6 +65,27 @@ def atomic_path(target: Path) -> Iterator[Path]:
             raise _unwritable(target, f"{_reason(error)}; choose another path") from error
     finally:
         temporary.unlink(missing_ok=True)  # after the rename there is nothing of this name
+
+
+def read_head(path: Path, count: int, expected: str) -> bytes:
+    """The first `count` bytes of a model file; `expected` says in messages what the file should be.
+
+    Raises `NotAModelError` where the path is missing, a folder, a device, or cannot be read.
+    """
+    try:
+        if path.is_dir():
+            raise NotAModelError(f"{path}: is a folder, {expected}; name the file in it")
+        if not path.exists():
+            raise NotAModelError(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise NotAModelError(f"{path}: is a device or pipe, {expected}; choose another file")
+        with path.open("rb") as file:
+            return file.read(count)
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        reason = getattr(error, "strerror", None) or str(error)
+        raise NotAModelError(
+            f"{path}: cannot be read ({reason.lower()}); check the path and its permissions"
+        ) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -25,12 +25,13 @@ from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.inputs import Images, images_of, source_of
 from vfconvert.loading import LoadedModel, load_model
-from vfconvert.lowering.choice import Inference, fastest, onnx_bytes, time_files
-from vfconvert.lowering.costs import PLAIN, CostTable, executed
+from vfconvert.lowering.choice import fastest, timed
+from vfconvert.lowering.costs import CostTable, executed
+from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
 from vfconvert.planning import Plan, Wish, make_plan
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.describe import agreement_report, layer_rows, size_of, warnings_of
+from vfconvert.reporting.describe import agreement_report, latency_report, layer_rows, size_of, warnings_of
 from vfconvert.reporting.json_report import write_json
 from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, LatencyReport
 from vfconvert.version import __version__
@@ -63,7 +64,9 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
         channel_stride=options.channel_stride,
         crops=options.crops,
     )
+    table = CostTable(threads=options.threads)
     if not options.dry_run:
+        table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
         _check_outputs(options)
     device, clock = _device(options.device), _Clock()
     with clock.stage("load"):
@@ -98,7 +101,7 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
     chosen = _fit_options(run, images)
     fitted = compress(teacher, network, plan, images.calibration, chosen, progress)
     run.left_out = chosen.left_out if options.reconstruct else ""
-    return _export(run, fitted, images)
+    return _export(run, fitted, images, table)
 
 
 class _Run:
@@ -121,49 +124,25 @@ class _Run:
         self.options, self.network, self.loaded = options, network, loaded
         self.teacher, self.layers = teacher, layers
         self.left_out, self.progress = "", progress
-        self.inference: Inference | None = None
+        self.forms: dict[str, str] = {}
         self.executed: dict[str, int] = {}
         self.latency: LatencyReport | None = None
         self.plan, self.before, self.example, self.device, self.clock = plan, before, example, device, clock
 
-    def lower(self, student: nn.Module, example: Tensor) -> Inference:
-        """Choose the student's inference form; where the whole is no faster than the original, leave it plain."""
+    def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
+        """Choose the student's inference form; note what it executes and how long it takes."""
         options, layers = self.options, profile(student, example)
-        table = CostTable.open(options.costs, options.threads) if options.measure else None
-        known = len(table.measured) if table is not None else 0
+        known = len(table.measured)
         # The full filter minus its edges cancels what half precision cannot spare.
         without = ("full",) if options.precision == "fp16" else ()
-        self.inference = fastest(student, self.network, layers, table, self.progress, without)
-        if table is not None:
-            self.inference = self._time(student, self.inference, example)
+        lowered = fastest(student, self.network, layers, table if options.measure else None, self.progress, without)
+        if options.measure:
+            lowered, timings = timed(self.teacher, student, lowered, example, options.threads)
+            self.latency = latency_report(timings, threads=options.threads, batch=len(example))
             if options.costs is not None and len(table.measured) > known:
                 table.write(options.costs)
-        self.executed = executed(student, layers, self.inference.variants)
-        return self.inference
-
-    def _time(self, student: nn.Module, inference: Inference, example: Tensor) -> Inference:
-        threads = self.options.threads
-        files = {"before": onnx_bytes(self.teacher, example), "after": onnx_bytes(inference.model, example)}
-        present = {name: file for name, file in files.items() if file is not None}
-        if len(present) < 2:
-            return inference
-        timings = time_files(present, example, threads)
-        if timings["after"].median >= timings["before"].median and inference.model is not student:
-            inference = Inference(student, dict.fromkeys(inference.variants, PLAIN))
-            plain = onnx_bytes(student, example)
-            timings = time_files({**present, "after": plain}, example, threads) if plain is not None else timings
-        before, after = timings["before"], timings["after"]
-        self.latency = LatencyReport(
-            before=before.median,
-            after=after.median,
-            spread_before=before.spread,
-            spread_after=after.spread,
-            rounds=len(after.seconds),
-            threads=threads,
-            batch=len(example),
-            runtime=f"onnxruntime {version('onnxruntime')}",
-        )
-        return inference
+        self.forms, self.executed = lowered.variants, executed(student, layers, lowered.variants)
+        return lowered
 
     def report(
         self,
@@ -184,7 +163,6 @@ class _Run:
             seconds.update(fitted.seconds)
         first = artefacts[0] if artefacts else None
         rows = layer_rows(self.plan, self.layers, student, fitted.unexplained if fitted is not None else {})
-        forms = self.inference.variants if self.inference is not None else {}
         return ConversionReport(
             command=self.options.command,
             versions={
@@ -197,7 +175,7 @@ class _Run:
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
             layers=tuple(
-                replace(row, form=forms.get(row.name), macs_executed=self.executed.get(row.name)) for row in rows
+                replace(row, form=self.forms.get(row.name), macs_executed=self.executed.get(row.name)) for row in rows
             ),
             before=size_of(replace(self.before, numbers=count_numbers(self.loaded.model)), self.loaded.size_bytes),
             after=size_of(after, first.bytes if first is not None else None),
@@ -231,11 +209,11 @@ def _fit_options(run: _Run, images: Images) -> FitOptions:
     )
 
 
-def _export(run: _Run, fitted: Fitted, images: Images) -> ConversionReport:
+def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> ConversionReport:
     options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
     run.teacher.cpu()
     with run.clock.stage("lower"):
-        inference = run.lower(student, example)
+        inference = run.lower(student, example, table)
     metadata = {
         "producer": f"vfconvert {__version__}",
         "command": options.command,
@@ -269,7 +247,6 @@ def _export(run: _Run, fitted: Fitted, images: Images) -> ConversionReport:
 def _check_outputs(options: ConversionOptions) -> None:
     """Before any work: outputs can be written, and none of them is the input or the other."""
     taken = {options.model.resolve(): "the input model"}
-    CostTable.open(options.costs, options.threads)
     new_costs = None if options.costs is not None and options.costs.exists() else options.costs
     files = paths_of(options)
     written = [("--output", path) for path in files.values()]

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 from vfconvert.errors import EmptyModelError, NotAModelError, TruncatedModelError, UntrustedModelError
+from vfconvert.files import read_head
 
 _HEAD_BYTES = 64
 _ZIP = b"PK\x03\x04"
@@ -39,7 +40,7 @@ def sniff_format(path: Path) -> FileFormat:
     Raises `NotAModelError` (missing, a folder, unreadable, or another file, one of torch.save too), `EmptyModelError`,
     `TruncatedModelError`, and `UntrustedModelError` for a torch.export archive that holds code or objects.
     """
-    head = _head(path)
+    head = read_head(path, _HEAD_BYTES, _EXPECTED)
     if not head:
         raise EmptyModelError(f"{path}: the file is empty (0 bytes), {_EXPECTED}; export it again")
     if head.startswith(_ZIP):
@@ -47,23 +48,6 @@ def sniff_format(path: Path) -> FileFormat:
     if path.suffix.lower() == ".onnx" or head.startswith(_PROTOBUF):
         return FileFormat.ONNX
     raise NotAModelError(f"{path}: is in no format that is known here, {_EXPECTED}; choose another file")
-
-
-def _head(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise NotAModelError(f"{path}: is a folder, {_EXPECTED}; name the file in it")
-        if not path.exists():
-            raise NotAModelError(f"{path}: no such file; check the path")
-        if not path.is_file():
-            raise NotAModelError(f"{path}: is a device or pipe, {_EXPECTED}; choose another file")
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotAModelError(
-            f"{path}: cannot be read ({reason.lower()}); check the path and its permissions"
-        ) from error
 
 
 def _archive_format(path: Path) -> FileFormat:

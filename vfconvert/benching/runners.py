@@ -21,6 +21,7 @@ from vfconvert.errors import (
     UnsupportedModelError,
     UntrustedModelError,
 )
+from vfconvert.measuring.runtime import onnx_session
 from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
@@ -90,16 +91,9 @@ def import_runtime(runtime: str) -> Any:
 
 def _open_onnxruntime(path: Path, threads: int) -> Runner:
     onnxruntime = import_runtime("onnxruntime")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 4  # what goes wrong is raised
-    # Threads that wait by spinning would go on for a while after a run, in the next file's time.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
+        session = onnx_session(path, threads)
+    except Exception as error:  # what runtimes raise has no common type, here and below
         if any(sign in f"{type(error).__name__} {error}" for sign in _DAMAGED):
             raise NotAModelError(f"{path}: is no ONNX file, or a damaged one; export it again") from error
         raise _unsupported(path, "ONNX Runtime", error) from error

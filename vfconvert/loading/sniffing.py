@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from vfconvert.errors import EmptyModelError, NotAModelError, TruncatedModelError, UnsupportedModelError
+from vfconvert.files import read_head
 
 _HEAD_BYTES = 64
 _ZIP = b"PK\x03\x04"
@@ -49,7 +50,7 @@ def sniff(path: Path) -> FileKind:
     `TruncatedModelError` (starts like a model and ends too soon) and `UnsupportedModelError` (TorchScript,
     torch.export and torch.package archives).
     """
-    head = _head(path)
+    head = read_head(path, _HEAD_BYTES, _EXPECTED)
     if not head:
         raise EmptyModelError(f"{path}: the file is empty (0 bytes), {_EXPECTED}; download or save it again")
     if head.startswith(_ZIP):
@@ -67,23 +68,6 @@ def sniff(path: Path) -> FileKind:
 def record_names(archive: zipfile.ZipFile) -> dict[str, str]:
     """Records of an archive of torch.save, by their name without the top folder."""
     return {name.partition("/")[2]: name for name in archive.namelist()}
-
-
-def _head(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise NotAModelError(f"{path}: is a folder, {_EXPECTED}; name the file in it")
-        if not path.exists():
-            raise NotAModelError(f"{path}: no such file; check the path")
-        if not path.is_file():
-            raise NotAModelError(f"{path}: is a device or pipe, {_EXPECTED}; choose another file")
-        with path.open("rb") as file:
-            return file.read(_HEAD_BYTES)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise NotAModelError(
-            f"{path}: cannot be read ({reason.lower()}); check the path and its permissions"
-        ) from error
 
 
 def _sniff_archive(path: Path) -> FileKind:

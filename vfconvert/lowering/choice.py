@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.graph import Network
 from vfconvert.analysis.profile import Profile
-from vfconvert.lowering.costs import PLAIN, CostTable, choose
-from vfconvert.lowering.network import lower
-from vfconvert.measuring.runtime import open_for_timing
+from vfconvert.lowering.costs import CostTable, choose, quick_onnx
+from vfconvert.lowering.network import Lowered, lower
+from vfconvert.measuring.runtime import onnx_session
 from vfconvert.measuring.timing import Timing, in_turns
 from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import PLAIN
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
-from vfconvert.silence import silenced
 
 _ROUNDS, _SECONDS = 15, 15.0  # of timing whole networks
-
-
-@dataclass(frozen=True, eq=False)
-class Inference:
-    """The network to export, and how each versatile layer is computed in it ("plain": as an ordinary convolution)."""
-
-    model: nn.Module
-    variants: Mapping[str, str]
 
 
 def fastest(
@@ -42,7 +31,7 @@ def fastest(
     table: CostTable | None,
     progress: Progress = no_progress,
     without: Collection[str] = (),
-) -> Inference:
+) -> Lowered:
     """Choose a form for every layer by the table (by products where there is none) and lower the network.
 
     `layers` is the student's profile; no layer gets a form of `without`. A network without a graph stays as it is.
@@ -50,24 +39,38 @@ def fastest(
     versatile = [layer.name for layer in layers.layers if layer.versatile]
     plain = dict.fromkeys(versatile, PLAIN)
     if network is None:
-        return Inference(student, plain)
+        return Lowered(student, plain)
     variants = choose(student, layers, network.following_norm, table, progress, without)
     if all(variant == PLAIN for variant in variants.values()):
-        return Inference(student, plain)
-    lowered = lower(student, network, {**plain, **variants})
-    return Inference(lowered.model, lowered.variants)
+        return Lowered(student, plain)
+    return lower(student, network, {**plain, **variants})
+
+
+def timed(
+    teacher: nn.Module, student: nn.Module, lowered: Lowered, example: Tensor, threads: int
+) -> tuple[Lowered, dict[str, Timing]]:
+    """Time the original ("before") and the student's inference form ("after") in turns, on `example` `(B, C, H, W)`.
+
+    A form that is no faster than the original is given up for ordinary convolutions, and these are timed. No timings
+    where a network cannot be timed.
+    """
+    before, after = onnx_bytes(teacher, example), onnx_bytes(lowered.model, example)
+    if before is None or after is None:
+        return lowered, {}
+    timings = time_files({"before": before, "after": after}, example, threads)
+    if timings["after"].median < timings["before"].median or lowered.model is student:
+        return lowered, timings
+    lowered = Lowered(student, dict.fromkeys(lowered.variants, PLAIN))
+    plain = onnx_bytes(student, example)
+    return lowered, time_files({"before": before, "after": plain}, example, threads) if plain is not None else timings
 
 
 def onnx_bytes(model: nn.Module, example: Tensor) -> bytes | None:
     """A network of fixed shape as ONNX for a timing, None where torch's older, quicker exporter cannot write it."""
-    held: Any = io.BytesIO()
     try:
-        with silenced(), torch.no_grad():
-            torch.onnx.export(_Images(_expanded(model)).eval(), (example,), held, dynamo=False, opset_version=17)
+        return quick_onnx(_Images(_expanded(model)), [example])
     except Exception:  # whatever it is, there is no timing then; the file itself is written by another exporter
         return None
-    content: bytes = held.getvalue()
-    return content
 
 
 class _Images(nn.Module):
@@ -87,22 +90,7 @@ def _expanded(model: nn.Module) -> nn.Module:
     twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     for name, layer in list(twin.named_modules()):
         if isinstance(layer, VersatileConv2d):
-            g = layer.geometry
-            mode: Any = g.padding_mode
-            conv = nn.Conv2d(
-                g.in_channels,
-                g.out_channels,
-                g.kernel_size,
-                g.stride,
-                g.padding,
-                g.dilation,
-                g.groups,
-                layer.bias is not None,
-                mode,
-                device="meta",
-            )
-            conv.weight, conv.bias = nn.Parameter(layer.expanded_weight().detach()), layer.bias
-            replace_module(twin, name, conv)
+            replace_module(twin, name, layer.as_conv2d())
     return twin
 
 
@@ -110,6 +98,6 @@ def time_files(files: Mapping[str, bytes | Path], example: Tensor, threads: int)
     """Seconds of ONNX files of one input in ONNX Runtime, in turns, on `example` `(B, C, H, W)`."""
     calls: dict[str, Callable[[], object]] = {}
     for name, file in files.items():
-        session = open_for_timing(file, threads)
+        session = onnx_session(file, threads)
         calls[name] = partial(session.run, None, {session.get_inputs()[0].name: example.numpy()})
     return in_turns(calls, rounds=_ROUNDS, most_seconds=_SECONDS)

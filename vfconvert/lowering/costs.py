@@ -7,7 +7,6 @@ the file lie in the pieces that they have in the network, so that every candidat
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,19 +24,17 @@ from vfconvert.errors import NotAModelError
 from vfconvert.files import atomic_path
 from vfconvert.lowering.form import LayerForm, form_of
 from vfconvert.lowering.layer import Manner, emit_layer
-from vfconvert.lowering.values import Emitter, Value
-from vfconvert.measuring.runtime import open_for_timing
+from vfconvert.lowering.values import Emitter, Value, sizes_between
+from vfconvert.measuring.runtime import onnx_session
 from vfconvert.measuring.timing import in_turns
 from vfconvert.nn import VersatileConv2d
-from vfconvert.ops.blocks import VARIANTS, shares
+from vfconvert.ops.blocks import PLAIN, VARIANTS, shares
 from vfconvert.ops.blocks import products as block_products
 from vfconvert.progress import Progress, no_progress
 from vfconvert.silence import silenced
 
-PLAIN = "plain"
 _ROUNDS, _SECONDS = 9, 1.0  # of measuring one layer
 _MARGIN = 1.03  # by which the ordinary convolution has to be faster: less is noise
-_CUT = 8  # places at multiples of it only: channels that runtimes keep together
 _SCHEMA = 1
 
 
@@ -147,7 +144,7 @@ def candidates(form: LayerForm) -> tuple[str, ...]:
     """The variants that differ for this layer."""
     if form.spec.windows == 1:
         return (VARIANTS[0],)
-    return VARIANTS if shares(form.channel_windows, VARIANTS[0]) else ("separate",)
+    return VARIANTS if shares(form.channel_windows, form.geometry.group_inputs, VARIANTS[0]) else ("separate",)
 
 
 def executed(model: nn.Module, layers: Profile, variants: Mapping[str, str]) -> dict[str, int]:
@@ -169,25 +166,18 @@ def _key(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, thread
 
 
 def _measure(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, threads: int) -> dict[str, float]:
-    sizes = [b - a for a, b in itertools.pairwise([0, *_cuts(form), form.geometry.in_channels])]
+    sizes = sizes_between(form.input_cuts, form.geometry.in_channels)
     generator = torch.Generator().manual_seed(0)
     example = [torch.randn(1, size, *profiled.calls[0].input_size, generator=generator) for size in sizes]
     networks: dict[str, nn.Module] = {PLAIN: _Plain(layer)}
     networks.update({name: _alone(form, name, sizes) for name in candidates(form)})
     calls: dict[str, Callable[[], object]] = {}
     for name, network in networks.items():
-        session = open_for_timing(_onnx(network, example), threads)
+        session = onnx_session(quick_onnx(network, example), threads)
         feeds = {given.name: x.numpy() for given, x in zip(session.get_inputs(), example, strict=True)}
         calls[name] = partial(session.run, None, feeds)
     timings = in_turns(calls, rounds=_ROUNDS, most_seconds=_SECONDS)
     return {name: timing.median for name, timing in timings.items()}
-
-
-def _cuts(form: LayerForm) -> tuple[int, ...]:
-    if form.spec.windows == 1 or form.geometry.groups > 1:
-        return ()
-    ends = {end for window in form.channel_windows for end in (window.start, window.stop)}
-    return tuple(sorted(end for end in ends if 0 < end < form.geometry.in_channels and end % _CUT == 0))
 
 
 def _alone(form: LayerForm, variant: str, sizes: Sequence[int]) -> fx.GraphModule:
@@ -195,7 +185,7 @@ def _alone(form: LayerForm, variant: str, sizes: Sequence[int]) -> fx.GraphModul
     emitter = Emitter()
     pieces = tuple(emitter.graph.placeholder(f"x{index}") for index in range(len(sizes)))
     given = Value(pieces, tuple(sizes), tuple(range(sum(sizes))))
-    cuts = _cuts(form) if form.geometry.in_channels == form.geometry.out_channels else ()
+    cuts = form.input_cuts if form.geometry.in_channels == form.geometry.out_channels else ()
     value = emit_layer(emitter, "layer", form, given, Manner(variant=variant, cuts=cuts))
     emitter.graph.output(tuple(emitter.call(F.relu, piece) for piece in value.pieces))
     return fx.GraphModule(emitter.attributes, emitter.graph)
@@ -206,21 +196,18 @@ class _Plain(nn.Module):
 
     def __init__(self, layer: VersatileConv2d) -> None:
         super().__init__()
-        self.geometry = layer.geometry
-        self.weight = nn.Parameter(layer.expanded_weight().detach(), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(layer.geometry.out_channels), requires_grad=False)
+        self.conv = layer.as_conv2d()
+        self.conv.bias = nn.Parameter(torch.zeros(layer.geometry.out_channels))
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        g = self.geometry
-        x = torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]
-        padding: Any = g.padding
-        if g.padding_mode != "zeros":
-            x, padding = F.pad(x, g.padding_before, mode=g.padding_mode), (0, 0)
-        return F.relu(F.conv2d(x, self.weight, self.bias, g.stride, padding, g.dilation, g.groups))
+        return F.relu(self.conv(torch.cat(inputs, 1) if len(inputs) > 1 else inputs[0]))
 
 
-def _onnx(network: nn.Module, example: list[Tensor]) -> bytes:
-    """The file's bytes, by torch's older exporter, which takes a tenth of a second where the newer takes one."""
+def quick_onnx(network: nn.Module, example: Sequence[Tensor]) -> bytes:
+    """A network of fixed shapes as ONNX for a timing, by torch's older exporter: a tenth of the newer one's time.
+
+    Raises whatever that exporter raises; files for users are written by `vfconvert.exporting`.
+    """
     held: Any = io.BytesIO()
     with silenced(), torch.no_grad():
         torch.onnx.export(network.eval(), tuple(example), held, dynamo=False, opset_version=17)

@@ -12,6 +12,8 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import Block, arranged, blocks_of, emitted_order
 from vfconvert.specs import ConvGeometry, VersatileSpec, Window
 
+BLOCK = 8  # channels that runtimes keep together: tensors are cut at multiples of it only
+
 
 @dataclass(frozen=True, eq=False)
 class LayerForm:
@@ -23,6 +25,20 @@ class LayerForm:
     bank: Tensor
     factor: Tensor | None
     shift: Tensor | None
+    input_order: tuple[int, ...] | None = None  # of the network's channels, in which windows lie; None: its own
+
+    @property
+    def windowed(self) -> bool:
+        """Whether the layer reads windows of a tensor's channels, so that their order matters."""
+        return self.geometry.groups == 1 and self.spec.windows > 1
+
+    @property
+    def input_cuts(self) -> tuple[int, ...]:
+        """Where windows cut the input's channels, at whole blocks of those that runtimes keep together."""
+        if not self.windowed:
+            return ()
+        ends = {end for window in self.channel_windows for end in (window.start, window.stop)}
+        return tuple(sorted(end for end in ends if 0 < end < self.geometry.in_channels and end % BLOCK == 0))
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -68,9 +84,12 @@ def form_of(layer: VersatileConv2d, norm: nn.BatchNorm2d | None) -> LayerForm | 
         shift = offset if shift is None else shift * slope + offset
     rows, blocks = arranged(blocks, len(layer.weight), geometry.groups)
     bank = layer.weight.detach()[torch.tensor(rows, device=layer.weight.device)]
-    if layer.order is not None and not (spec.windows > 1 and geometry.groups == 1):
-        bank = bank[:, layer.order.argsort()]  # windows apart, a bank that lies in the network's order serves all
-    return LayerForm(geometry=geometry, spec=spec, blocks=blocks, bank=bank, factor=factor, shift=shift)
+    form = LayerForm(geometry=geometry, spec=spec, blocks=blocks, bank=bank, factor=factor, shift=shift)
+    if layer.order is None:
+        return form
+    if form.windowed:
+        return replace(form, input_order=tuple(layer.order.tolist()))
+    return replace(form, bank=bank[:, layer.order.argsort()])  # windows apart, the network's own order serves all
 
 
 def norm_affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

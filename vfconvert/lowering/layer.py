@@ -104,7 +104,7 @@ class _Layer:
         windows = [self._form.channel_windows[window] for window in block.windows]
         crop = self._form.spec.crops[block.crop]
         factors, shifts = self._of(self._form.factor, block), self._of(self._form.shift, block)
-        if not shares(windows, self._manner.variant):
+        if not shares(windows, self._form.geometry.group_inputs, self._manner.variant):
             return [
                 _Piece(self._convolved(block, crop, window, factor, shift), outputs, None)
                 for window, factor, shift, outputs in zip(windows, factors, shifts, block.outputs, strict=True)

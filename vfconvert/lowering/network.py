@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,16 +14,16 @@ from torch.fx.node import map_arg
 from torch.nn import functional as F
 
 from vfconvert.analysis.graph import Network
-from vfconvert.analysis.streams import Streams, cat_inputs, homogeneous, streams_of
+from vfconvert.analysis.streams import Order, Streams, cat_inputs, homogeneous, streams_of
 from vfconvert.lowering.form import LayerForm, form_of
 from vfconvert.lowering.in_place import written_and_read_again
 from vfconvert.lowering.kept import adaptable, one_piece, reordered_convolution
 from vfconvert.lowering.layer import Manner, emit_layer
-from vfconvert.lowering.values import Emitter, Order, Value
+from vfconvert.lowering.values import Emitter, Value, sizes_between
 from vfconvert.lowering.wants import wanted_cuts, wanted_orders
 from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import PLAIN
 
-PLAIN = "plain"
 _MOST_PIECES = 8  # of a concatenation that is not joined at once
 
 # What writes into its input, and what computes the same without doing so.
@@ -75,7 +74,7 @@ class _Lowering:
             if isinstance(layer, VersatileConv2d):
                 self._plan(name, layer, variants.get(name, "segments"))
         self._folded = {norm: layer for layer, norm in network.following_norm.items() if layer in self._forms}
-        self._orders = wanted_orders(model, network, self._streams, self._forms)
+        self._orders = wanted_orders(network, self._streams, self._forms)
         self._cuts = wanted_cuts(network, self._streams, self._forms)
 
     def _plan(self, name: str, layer: VersatileConv2d, variant: str) -> None:
@@ -154,11 +153,9 @@ class _Lowering:
         geometry = form.geometry
         if geometry.groups > 1:
             given = self._wrapped_whole(node, given)
-        elif form.spec.windows > 1:
-            layer = self._model.get_submodule(name)
-            order = layer.order if isinstance(layer, VersatileConv2d) else None
-            wanted = tuple(range(geometry.in_channels)) if order is None else tuple(order.tolist())
-            sizes = given.sizes if given.order == wanted else _sizes(self._cuts_of(node), geometry.in_channels)
+        elif form.windowed:
+            wanted = form.input_order or tuple(range(geometry.in_channels))
+            sizes = given.sizes if given.order == wanted else sizes_between(self._cuts_of(node), geometry.in_channels)
             given = self._emitter.ordered(name, given, wanted, sizes)
             form = form.with_factor(given.factor)
         else:
@@ -173,8 +170,13 @@ class _Lowering:
         value = emit_layer(self._emitter, name, form, given, manner)
         if natural:
             return value
-        outer = tuple(range(geometry.out_channels)) if target is None else target
-        return self._emitter.ordered(name, value, outer, _sizes(self._cuts.get(stream, ()), geometry.out_channels))
+        return self._emitter.ordered(name, value, *self._settled(stream, geometry.out_channels))
+
+    def _settled(self, stream: int, channels: int) -> tuple[Order, tuple[int, ...]]:
+        """The order and the pieces in which all that is written into a stream has to lie."""
+        target = self._orders.get(stream)
+        order = tuple(range(channels)) if target is None else target
+        return order, sizes_between(self._cuts.get(stream, ()), channels)
 
     def _cuts_of(self, node: fx.Node) -> tuple[int, ...]:
         stream = self._streams.of.get(node.all_input_nodes[0])
@@ -259,14 +261,9 @@ class _Lowering:
 
     def _join(self, node: fx.Node, given: list[Value]) -> Value:
         """The sum or product of two tensors, in one order and the same pieces."""
-        stream = self._streams.of[node]
-        channels = self._network.channels[node]
-        target = self._orders.get(stream)
-        order = tuple(range(channels)) if target is None else target
-        sizes = _sizes(self._cuts.get(stream, ()), channels)
+        order, sizes = self._settled(self._streams.of[node], self._network.channels[node])
         first, second = (
-            self._emitter.ordered(node.name, self._emitter.scaled(node.name, value), order, sizes)
-            for value in (self._values[read] for read in node.args if isinstance(read, fx.Node))
+            self._emitter.ordered(node.name, self._emitter.scaled(node.name, value), order, sizes) for value in given
         )
         function = _PURE.get(node.target, node.target)
         made = [
@@ -289,9 +286,3 @@ class _Lowering:
         if len(pieces) > _MOST_PIECES:
             pieces, sizes = [self._emitter.concatenated(pieces)], [sum(sizes)]
         return Value(tuple(pieces), tuple(sizes), tuple(order))
-
-
-def _sizes(cuts: tuple[int, ...], channels: int) -> list[int]:
-    """Sizes of the pieces between cuts."""
-    ends = [0, *(cut for cut in cuts if 0 < cut < channels), channels]
-    return [b - a for a, b in itertools.pairwise(ends)]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-Order = tuple[int, ...]
+from vfconvert.analysis.streams import Order
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Value:
     def starts(self) -> tuple[int, ...]:
         """Where each piece begins."""
         return tuple(sum(self.sizes[:index]) for index in range(len(self.sizes)))
+
+
+def sizes_between(cuts: Sequence[int], channels: int) -> tuple[int, ...]:
+    """Sizes of the pieces of so many channels between cuts; cuts outside are none."""
+    ends = [0, *(cut for cut in cuts if 0 < cut < channels), channels]
+    return tuple(b - a for a, b in itertools.pairwise(ends))
 
 
 @dataclass(eq=False)

@@ -59,6 +59,15 @@ class VersatileConv2d(nn.Module):
         weight = expand(self.weight, self.spec, self.rows, self.scale)
         return weight if self.order is None else weight.index_select(1, self.order.argsort())
 
+    def as_conv2d(self) -> nn.Conv2d:
+        """The ordinary convolution that computes the same, its weight a new tensor, its bias this layer's own."""
+        g = self.geometry
+        mode: Any = g.padding_mode
+        sizes = (g.in_channels, g.out_channels, g.kernel_size, g.stride, g.padding, g.dilation, g.groups)
+        conv = nn.Conv2d(*sizes, bias=self.bias is not None, padding_mode=mode, device="meta")
+        conv.weight, conv.bias = nn.Parameter(self.expanded_weight().detach()), self.bias
+        return conv
+
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W) -> (B, N, H', W')`."""
         geometry = self.geometry

@@ -119,11 +119,6 @@ class Cuts:
         """Segments that every window covers; at most one, since no window ends inside the others' common part."""
         return tuple(sorted(set(self.covers[0]).intersection(*self.covers[1:])))
 
-    def alone(self, window: int) -> int | None:
-        """A segment that only this window covers."""
-        others = {segment for index, cover in enumerate(self.covers) if index != window for segment in cover}
-        return next((segment for segment in self.covers[window] if segment not in others), None)
-
 
 def cuts_of(windows: Sequence[Window]) -> Cuts:
     """Segments between all starts and stops of `windows` that some window covers."""
@@ -137,35 +132,8 @@ def cuts_of(windows: Sequence[Window]) -> Cuts:
 VARIANTS = ("segments", "full", "separate")
 """How windows are computed: from segments, from the full filter minus its edges, or each on its own."""
 
-
-def shares(windows: Sequence[Window], variant: str) -> bool:
-    """Whether windows have a sum in common when computed so."""
-    if len(windows) == 1 or variant == "separate":
-        return False
-    covers = cuts_of(windows).covers
-    return variant == "full" or sum(map(len, covers)) > len(set().union(*covers))
-
-
-def products(blocks: Sequence[Block], spec: VersatileSpec, channels: int, variant: str) -> int:
-    """Multiply-adds per output position of a layer of `channels` in a group: exactly those of its convolutions.
-
-    Segments take `P C kh kw` in all where every primary uses every window; the full filter minus its edges takes
-    `P (C + 2 (n - 1) g) kh kw` of two windows or more.
-    """
-    every, whole = spec.channel_windows(channels), Window(0, channels)
-    total = 0
-    for block in blocks:
-        windows = [every[index] for index in block.windows]
-        if not shares(windows, variant):
-            width = sum(window.width for window in windows)
-        elif variant == "full":
-            cuts = cuts_of((*windows, whole))
-            edges = {index for cover in cuts.covers[: len(windows)] for index in cuts.covers[-1] if index not in cover}
-            width = channels + sum(cuts.segments[index].width for index in edges)
-        else:
-            width = sum(segment.width for segment in cuts_of(windows).segments)
-        total += len(block.primaries) * width * spec.crops[block.crop].area
-    return total
+PLAIN = "plain"
+"""How a layer is computed that has none of these forms: one ordinary convolution with the expanded weight."""
 
 
 Term = tuple[int, Window]
@@ -176,9 +144,12 @@ def terms_of(windows: Sequence[Window], channels: int, variant: str) -> list[tup
     """What each window is the sum of, in the order in which sums are taken, so that equal beginnings are shared.
 
     Of segments: the shared one first, then those to its left from right to left, then those to its right. Of the full
-    filter: all channels first, then minus every segment outside of the window.
+    filter: all channels first, then minus every segment outside of the window. A window alone, and each of separate
+    ones, is its own sum.
     """
     whole = Window(0, channels)
+    if len(windows) == 1 or variant == "separate":
+        return [((1, window),) for window in windows]
     if variant == "full":
         cuts = cuts_of((*windows, whole))
         return [
@@ -193,3 +164,23 @@ def terms_of(windows: Sequence[Window], channels: int, variant: str) -> list[tup
         right = [segment for segment in cover if segment > pivot]
         terms.append(tuple((1, cuts.segments[segment]) for segment in (pivot, *left, *right)))
     return terms
+
+
+def shares(windows: Sequence[Window], channels: int, variant: str) -> bool:
+    """Whether windows have a sum in common when computed so."""
+    terms = [term for own in terms_of(windows, channels, variant) for term in own]
+    return len(set(terms)) < len(terms)
+
+
+def products(blocks: Sequence[Block], spec: VersatileSpec, channels: int, variant: str) -> int:
+    """Multiply-adds per output position of a layer of `channels` in a group: exactly those of its convolutions.
+
+    Segments take `P C kh kw` in all where every primary uses every window; the full filter minus its edges takes
+    `P (C + 2 (n - 1) g) kh kw` of two windows or more.
+    """
+    every, total = spec.channel_windows(channels), 0
+    for block in blocks:
+        terms = terms_of([every[index] for index in block.windows], channels, variant)
+        width = sum(window.width for _, window in {term for own in terms for term in own})  # each is convolved once
+        total += len(block.primaries) * width * spec.crops[block.crop].area
+    return total

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from vfconvert.errors import ParityError
+from vfconvert.exporting.outputs import main_output
 from vfconvert.measuring.timing import in_turns
 from vfconvert.quantizing.sessions import Session, open_session
 from vfconvert.verification import Agreement, agreement
@@ -38,7 +39,7 @@ def judge(files: Mapping[str, Path], images: Tensor, *, threads: int, rounds: in
     if not files or not len(images):
         raise ParityError(f"precision: got {len(files)} files and {len(images)} images, expected one or more of both")
     sessions = {name: open_session(path, threads=threads) for name, path in files.items()}
-    outputs = {name: _main(session.run_all(images)) for name, session in sessions.items()}
+    outputs = {name: main_output(session.run_all(images)) for name, session in sessions.items()}
     timings = in_turns(
         {name: functools.partial(session.run, _first(session, images)) for name, session in sessions.items()},
         rounds=rounds,
@@ -53,10 +54,6 @@ def judge(files: Mapping[str, Path], images: Tensor, *, threads: int, rounds: in
         )
         for name, path in files.items()
     )
-
-
-def _main(outputs: dict[str, Tensor]) -> Tensor:
-    return outputs["out"] if "out" in outputs else next(iter(outputs.values()))
 
 
 def _first(session: Session, images: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vfconvert.errors import ParityError
 from vfconvert.exporting.cause import cause_line
+from vfconvert.measuring.runtime import onnx_session
 
 _MOST_AT_ONCE = 16  # images of a batch where the file takes any number
 
@@ -49,16 +50,9 @@ def open_session(file: Path | bytes, *, threads: int, name: str | None = None) -
 
     Raises `ParityError` where ONNX Runtime does not take the file.
     """
-    import onnxruntime
-
     name = name or (str(file) if isinstance(file, Path) else "the network")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # what goes wrong is raised
     try:
-        runtime = onnxruntime.InferenceSession(
-            file if isinstance(file, bytes) else str(file), options, providers=["CPUExecutionProvider"]
-        )
+        runtime = onnx_session(file, threads)
     except Exception as error:
         raise ParityError(f"ONNX Runtime cannot open {name}: {cause_line(error)}; do not use it") from error
     size = runtime.get_inputs()[0].shape[0]

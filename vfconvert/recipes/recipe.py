@@ -13,8 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from vfconvert.errors import NotAModelError, TruncatedModelError, UnsupportedModelError
 from vfconvert.loading.pickles import first_line
-from vfconvert.lowering.network import PLAIN
-from vfconvert.ops.blocks import VARIANTS
+from vfconvert.ops.blocks import PLAIN, VARIANTS
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 SCHEMA = 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.profile import LayerProfile, Profile
 from vfconvert.analysis.totals import Totals, ordinary_macs, versatile_macs
+from vfconvert.measuring.timing import Timing
 from vfconvert.nn import VersatileConv2d
 from vfconvert.planning import Convert, Decision, Plan
-from vfconvert.reporting.report import AgreementReport, ImagesReport, LayerRow, Size
+from vfconvert.reporting.report import AgreementReport, ImagesReport, LatencyReport, LayerRow, Size
 from vfconvert.reporting.units import percent, plural
 from vfconvert.specs import ConvGeometry
 from vfconvert.verification import agreement, predict, top1_accuracy
@@ -35,16 +37,32 @@ def agreement_report(
         correction = float((got - wanted).norm() / (wanted - images).norm().clamp_min(1e-12))
     before = top1_accuracy(wanted, labels) if comparable and labels is not None else None
     after = top1_accuracy(got, labels) if comparable and labels is not None else None
-    top1 = found.top1
     return AgreementReport(
-        measure="PSNR" if top1 is None else "top-1 agreement",
-        value=float(found.psnr or 0.0) if top1 is None else top1,
+        measure=found.measure,
+        value=found.value,
         relative_error=found.relative_error,
         images=found.samples,
         held_out=made.source != "synthetic",
         relative_change=correction,
         accuracy_before=before,
         accuracy_after=after,
+    )
+
+
+def latency_report(timings: Mapping[str, Timing], *, threads: int, batch: int) -> LatencyReport | None:
+    """The timings of the network "before" and "after"; None where there are none."""
+    if not timings:
+        return None
+    before, after = timings["before"], timings["after"]
+    return LatencyReport(
+        before=before.median,
+        after=after.median,
+        spread_before=before.spread,
+        spread_after=after.spread,
+        rounds=len(after.seconds),
+        threads=threads,
+        batch=batch,
+        runtime=f"onnxruntime {version('onnxruntime')}",
     )
 
 

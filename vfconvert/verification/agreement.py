@@ -28,6 +28,16 @@ class Agreement:
     psnr: float | None
     relative_error: float
 
+    @property
+    def measure(self) -> str:
+        """What the headline is: of logits the agreement, of all else the PSNR."""
+        return "PSNR" if self.top1 is None else "top-1 agreement"
+
+    @property
+    def value(self) -> float:
+        """The headline: a share of 1, or dB."""
+        return float(self.psnr or 0.0) if self.top1 is None else self.top1
+
 
 def agreement(reference: Tensor, outputs: Tensor) -> Agreement:
     """Compare main outputs `(N, …)` with the reference's of the same shape: logits where they are `(N, K ≥ 2)`.

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.exporting.outputs import named_outputs
+from vfconvert.measuring.runtime import onnx_session
 from vfconvert.silence import silenced
 from vfconvert.verification.parity import (
     BATCH_SIZES,
@@ -83,10 +84,7 @@ def verify_program(
 def _open_onnx(path: Path) -> OpenFile:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what goes wrong is raised
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnx_session(path, torch.get_num_threads())
     given = session.get_inputs()[0]
     names = [output.name for output in session.get_outputs()]
 
