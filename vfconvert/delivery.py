@@ -8,25 +8,25 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from vfconvert.errors import ExportError, ParityError
+from vfconvert.errors import ExportError
 from vfconvert.exporting.exported_program import export_program
 from vfconvert.exporting.onnx import export_onnx
 from vfconvert.exporting.recipe import write_safetensors
+from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, sha256_of
 from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
-from vfconvert.recipes import load
 from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport
 from vfconvert.verification import (
-    FLOAT32_TOLERANCE,
+    BATCH_SIZES,
     Parity,
     verify_onnx,
     verify_program,
+    verify_recipe,
     verify_torchscript,
 )
 
@@ -143,22 +143,27 @@ def _one(
     delivery: Delivery, options: ConversionOptions, name: str, path: Path, temporary: Path, readable: Path | None
 ) -> ArtefactReport:
     model, example, metadata = delivery.inference.model, delivery.example, delivery.metadata
+    student, judging = delivery.student, delivery.judging
+    any_size = options.dynamic_size
+    sizes = _other_sizes(example) if any_size else ()
     dynamic = True
     if name == "onnx":
-        exported = export_onnx(
-            model, example, temporary, metadata=metadata, opset=options.opset, dynamic_size=options.dynamic_size
-        )
-        dynamic, sizes = exported.dynamic_batch, _other_sizes(example) if options.dynamic_size else ()
-        parity = verify_onnx(temporary, delivery.student, delivery.judging, sizes=sizes)
+        dynamic = export_onnx(
+            model, example, temporary, metadata=metadata, opset=options.opset, dynamic_size=any_size
+        ).dynamic_batch
+        parity = verify_onnx(temporary, student, judging, sizes=sizes)
     elif name == "torchscript":
-        export_torchscript(model, example, temporary, metadata=metadata)
-        parity = verify_torchscript(temporary, delivery.student, delivery.judging)
+        if any_size:
+            check_other_sizes(model, example)
+        dynamic = export_torchscript(model, example, temporary, metadata=metadata)
+        batches: tuple[int, ...] = BATCH_SIZES if dynamic else (len(example),)  # such a file never says so itself
+        parity = verify_torchscript(temporary, student, judging, batch_sizes=batches, sizes=sizes)
     elif name == "pt2":
-        dynamic = export_program(model, example, temporary, metadata=metadata)
-        parity = verify_program(temporary, delivery.student, delivery.judging)
+        dynamic = export_program(model, example, temporary, metadata=metadata, dynamic_size=any_size)
+        parity = verify_program(temporary, student, judging, sizes=sizes)
     else:
         write_safetensors(
-            delivery.student,
+            student,
             temporary,
             architecture=options.arch,
             architecture_arguments=options.arch_args,
@@ -167,7 +172,7 @@ def _one(
             input_shape=tuple(example.shape[1:]),
             readable=readable,
         )
-        parity = _reloaded(temporary, delivery)
+        parity = verify_recipe(temporary, student, judging, like=delivery.teacher, lowered=model is not student)
     return ArtefactReport(
         format=name,
         path=str(path),
@@ -185,28 +190,11 @@ def _other_sizes(example: Tensor) -> tuple[tuple[int, int], ...]:
     return larger, (height, larger[1])
 
 
-def _reloaded(path: Path, delivery: Delivery) -> Parity:
-    """Rebuild the network from its recipe: its tensors must be the same, bit for bit."""
-    again = load(path, like=delivery.teacher)
-    wanted, got = delivery.student.state_dict(), again.state_dict()
-    wrong = [name for name, tensor in wanted.items() if name not in got or not torch.equal(got[name], tensor)]
-    if wrong or wanted.keys() != got.keys():
-        raise ParityError(f"the recipe gives back another network ({', '.join(wrong[:3])}); do not use it, report it")
-    return Parity(comparisons=(), tolerance=0.0, runtime="safetensors", runtime_version=_version())
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("safetensors")
-
-
 def _parity_report(parity: Parity, dynamic_batch: bool) -> ParityReport:
-    exact = not parity.comparisons
     return ParityReport(
-        maximum_error=0.0 if exact else parity.maximum_error,
-        relative_error=0.0 if exact else parity.relative_error,
-        tolerance=parity.tolerance if not exact else FLOAT32_TOLERANCE,
+        maximum_error=parity.maximum_error,
+        relative_error=parity.relative_error,
+        tolerance=parity.tolerance,
         batch_sizes=parity.batch_sizes,
         runtime=f"{parity.runtime} {parity.runtime_version}",
         dynamic_batch=dynamic_batch,

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.counting import count_macs, count_numbers
+from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, measure, planned, totals_of
 from vfconvert.delivery import Delivery, deliver, paths_of, precision_paths, readable_of
-from vfconvert.errors import DeviceError, UnwritableOutputError
+from vfconvert.errors import DeviceError, InputShapeError, UnwritableOutputError
 from vfconvert.files import atomic_path, check_writable
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
@@ -82,6 +83,7 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
         example = torch.zeros(1, *source.shape, device=device)
         layers = profile(teacher, example)
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
+        _check_batches(teacher, noise.to(device))
         network = trace(teacher, noise.to(device))
         plan = make_plan(
             teacher,
@@ -260,6 +262,17 @@ def _check_outputs(options: ConversionOptions) -> None:
             raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
         taken[path.resolve()] = f"also what {flag} writes"
         check_writable(path)
+
+
+def _check_batches(model: nn.Module, pair: Tensor) -> None:
+    """A network that has run on one image must run on several, since it is fitted on batches."""
+    try:
+        run_once(model, pair)
+    except InputShapeError as error:
+        raise InputShapeError(
+            f"the network takes one image but not a batch of {len(pair)}, as the fit needs it ({error.__cause__}); "
+            "make its forward independent of the number of images"
+        ) from error
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ import torch
 import vfconvert
 from tests.cli.conftest import SIDE, network
 from tests.references import assert_close_enough
-from vfconvert.errors import ExportError, NotAModelError
+from vfconvert.errors import ExportError, InputShapeError, NotAModelError
 
 FORMATS = ("onnx", "torchscript", "pt2", "safetensors")
 
@@ -105,3 +105,71 @@ def test_without_measuring_nothing_is_timed(cli_invoke, model_path, images, tmp_
     assert report["latency"] is None
     assert report["after"]["macs_executed"] < report["before"]["macs_executed"]
     assert "in segments" in result.stdout
+
+
+FIXED = """
+import torch
+from torch import nn
+
+
+class Fixed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 16, 3, padding=1)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = torch.relu(self.body(torch.relu(self.stem(x)))).mean((2, 3))
+        return self.head(y.view(BATCH, 16))
+"""
+
+
+def write_fixed(folder, batch):
+    """The weights of a network whose source, in fixed.py, gives the batch size as this expression."""
+    source = FIXED.replace("BATCH", batch)
+    (folder / "fixed.py").write_text(source)
+    namespace: dict = {}
+    exec(source, namespace)
+    torch.save(namespace["Fixed"]().state_dict(), folder / "weights.pt")
+    return folder / "weights.pt"
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.load` is deprecated")
+def test_any_height_and_width(cli_invoke, model_path, images, tmp_path):
+    flags = [flag for name in FORMATS for flag in ("--format", name)]
+    stem = tmp_path / "any"
+    cli_invoke(
+        *(model_path, "--spatial", "--no-reconstruct", "--no-measure", "--data", images, "--dynamic-size", *flags),
+        *("-o", stem, "--report", tmp_path / "r.json"),
+        exit_code=0,
+    )
+    x = torch.randn(2, 3, 20, 14, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = vfconvert.load(tmp_path / "any.safetensors", like=network())(x)
+        program = torch.export.load(str(tmp_path / "any.pt2")).module()(x)
+        script = torch.jit.load(str(tmp_path / "any.ts"))(x)
+    session = onnxruntime.InferenceSession(str(tmp_path / "any.onnx"), providers=["CPUExecutionProvider"])
+    for output in (program, script, torch.from_numpy(session.run(None, {"input": x.numpy()})[0])):
+        assert_close_enough(output, expected, tolerance=1e-5)
+
+
+def test_a_network_of_one_batch_size(cli_invoke, tmp_path):
+    weights = write_fixed(tmp_path, "int(x.shape[0])")
+    flags = [flag for name in FORMATS for flag in ("--format", name)]
+    cli_invoke(
+        *(weights, "--arch", f"{tmp_path / 'fixed.py'}:Fixed", "--spatial", "--no-reconstruct"),
+        *("--input-shape", "3,12,12", *flags, "-o", tmp_path / "small", "--report", tmp_path / "r.json"),
+        exit_code=0,
+    )
+    for artefact in json.loads((tmp_path / "r.json").read_text())["artefacts"]:
+        parity = artefact["parity"]
+        any_batch = artefact["format"] == "safetensors"  # the network itself takes any, its traces do not
+        expected = (True, [1, 2, 5]) if any_batch else (False, [1])
+        assert (parity["dynamic_batch"], tuple(parity["batch_sizes"])) == (expected[0], tuple(expected[1]))
+
+
+def test_a_network_that_takes_one_image_is_refused(cli_invoke, tmp_path):
+    weights = write_fixed(tmp_path, "1")
+    arguments = (weights, "--arch", f"{tmp_path / 'fixed.py'}:Fixed", "--spatial", "--input-shape", "3,12,12")
+    result = cli_invoke(*arguments, exit_code=InputShapeError.exit_code)
+    assert "the network takes one image but not a batch of 2, as the fit needs it (shape '[1, 16]'" in result.stderr

@@ -128,7 +128,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _writing("--report", type=_FILE, metavar="PATH", help="Write the report as JSON too."),
     _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
-    _writing("--dynamic-size", is_flag=True, help="Let the ONNX file take any height and width."),
+    _writing("--dynamic-size", is_flag=True, help="Let the files take any height and width."),
     _speed(
         "--measure/--no-measure",
         default=DEFAULTS["measure"],

@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ExportError
 from vfconvert.exporting.cause import cause_line
+from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import METADATA_FILE
 from vfconvert.files import atomic_path
 from vfconvert.silence import silenced
@@ -30,42 +31,52 @@ _ZIP_HEADER = 30  # bytes before a record's name
 _PADDING = b"FB"  # the kind of field that torch's own writer pads with
 
 
-def export_program(model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str]) -> bool:
+def export_program(
+    model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str], dynamic_size: bool = False
+) -> bool:
     """Write `model` in eval mode for `torch.export.load`; the model is left as it is. Whether the batch size varies.
 
-    `example` `(B, C, H, W)` fixes all sizes but the batch; a network that computes with the very number of images is
-    written for `B` images. Outputs keep their structure, and every tensor is stored once. `metadata` becomes the
-    extra file "vfconvert.json".
+    `example` `(B, C, H, W)` fixes all sizes but the batch (with `dynamic_size` neither height nor width); a network
+    that computes with the very number of images is written for `B` images. Outputs keep their structure, and every
+    tensor is stored once. `metadata` becomes the extra file "vfconvert.json".
 
     Raises `ExportError` where torch cannot trace or store the network, and `UnwritableOutputError`; then nothing is
     left at `path`.
     """
+    if dynamic_size:
+        check_other_sizes(model, example)
     with atomic_path(path) as temporary:
         with silenced(), evaluating(model):
-            archive, dynamic_batch = _archive(model, example, json.dumps(dict(metadata)))
+            archive, dynamic_batch = _archive(model, example, json.dumps(dict(metadata)), dynamic_size)
         temporary.write_bytes(archive.getbuffer())
     return dynamic_batch
 
 
-def _archive(model: nn.Module, example: Tensor, metadata: str) -> tuple[io.BytesIO, bool]:
+def _archive(model: nn.Module, example: Tensor, metadata: str, dynamic_size: bool) -> tuple[io.BytesIO, bool]:
     """With a variable batch where that can be had, else with the batch of `example`."""
     try:
         try:
-            return _saved(_program(model, example, dynamic_batch=True), metadata), True
+            return _saved(_program(model, example, True, dynamic_size), metadata), True
         except MemoryError:
             raise
         except Exception:  # whatever it is, it need not hold for a fixed batch
-            return _saved(_program(model, example, dynamic_batch=False), metadata), False
+            return _saved(_program(model, example, False, dynamic_size), metadata), False
     except MemoryError:
         raise
     except Exception as error:
-        raise ExportError(f"torch.export failed: {cause_line(error)}; the network has to be rewritten there") from error
+        what = "leave out --dynamic-size" if dynamic_size else "the network has to be rewritten there"
+        raise ExportError(f"torch.export failed: {cause_line(error)}; {what}") from error
 
 
-def _program(model: nn.Module, example: Tensor, *, dynamic_batch: bool) -> torch.export.ExportedProgram:
+def _program(
+    model: nn.Module, example: Tensor, dynamic_batch: bool, dynamic_size: bool
+) -> torch.export.ExportedProgram:
     if dynamic_batch and example.shape[0] == 1:
         example = example.repeat(2, 1, 1, 1)  # a size of one is never traced as a variable
-    shapes: Any = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    sizes: dict[int, Any] = {0: torch.export.Dim("batch")} if dynamic_batch else {}
+    if dynamic_size:  # as in `vfconvert.exporting.tracing`
+        sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    shapes: Any = (sizes,) if sizes else None
     return torch.export.export(model, (example.clone(),), dynamic_shapes=shapes, strict=False)
 
 

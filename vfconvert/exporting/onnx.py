@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from vfconvert.analysis.forward import run_once
-from vfconvert.errors import ExportError, InputShapeError, VfconvertError
+from vfconvert.errors import ExportError, VfconvertError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, names_read, names_written, rename_, strip_
 from vfconvert.exporting.onnx_weights import WeightGraph
+from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
 from vfconvert.files import atomic_path
 from vfconvert.nn import VersatileConv2d
@@ -65,7 +65,7 @@ def export_onnx(
     """
     _check(model, example, opset)
     if dynamic_size:
-        _check_size(model, example)
+        check_other_sizes(model, example)
     with atomic_path(path) as temporary:
         with silenced():
             proto = _exported(model, example, opset, dynamic_size)
@@ -93,17 +93,6 @@ def _check(model: nn.Module, example: Tensor, opset: int) -> None:
     size = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
     if size > LARGEST_BYTES:
         raise ExportError(f"the network has {size} bytes of weights, and one ONNX file holds at most {LARGEST_BYTES}")
-
-
-def _check_size(model: nn.Module, example: Tensor) -> None:
-    """A network that takes one size only is traced as if it took any, and would fail when it runs."""
-    height, width = example.shape[2:]
-    try:
-        run_once(model, example.new_zeros(1, example.shape[1], height + 32, width + 64))
-    except InputShapeError as error:
-        raise ExportError(
-            f"the network takes {height}x{width} but not {height + 32}x{width + 64}; leave out --dynamic-size"
-        ) from error
 
 
 def _exported(model: nn.Module, example: Tensor, opset: int, dynamic_size: bool) -> onnx.ModelProto:

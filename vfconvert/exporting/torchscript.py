@@ -24,8 +24,11 @@ from vfconvert.silence import silenced
 METADATA_FILE = "vfconvert.json"  # in the archive, among its extra files
 
 
-def export_torchscript(model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str]) -> None:
+def export_torchscript(model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str]) -> bool:
     """Write `model` in eval mode, traced on `example` `(B, C, H, W)`, for `torch.jit.load`; it is left as it is.
+
+    Returns whether the file runs for other batch sizes: a network that computes with the very number of images has it
+    fixed.
 
     Outputs keep their structure: a tensor, or tuples, lists and dictionaries of tensors (any other mapping comes back
     as a dictionary). Branches that depend on numbers are fixed as `example` takes them, without a word from torch:
@@ -36,11 +39,12 @@ def export_torchscript(model: nn.Module, example: Tensor, path: Path, *, metadat
     """
     with atomic_path(path) as temporary:
         with silenced(), evaluating(model):
-            archive = _archive(model, example, json.dumps(dict(metadata)))
+            archive, dynamic_batch = _archive(model, example, json.dumps(dict(metadata)))
         temporary.write_bytes(archive.getbuffer())
+    return dynamic_batch
 
 
-def _archive(model: nn.Module, example: Tensor, metadata: str) -> io.BytesIO:
+def _archive(model: nn.Module, example: Tensor, metadata: str) -> tuple[io.BytesIO, bool]:
     archive = io.BytesIO()  # not the path itself, whose name would go into the file
     try:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
@@ -54,4 +58,12 @@ def _archive(model: nn.Module, example: Tensor, metadata: str) -> io.BytesIO:
             f"TorchScript export failed: {cause_line(error)}; the network has to be rewritten there, and may return "
             "only tensors, and tuples, lists and dictionaries of one kind of them"
         ) from error
-    return archive
+    return archive, _runs(traced, torch.cat([example, example]))
+
+
+def _runs(traced: torch.jit.ScriptModule, images: Tensor) -> bool:
+    try:
+        traced(images)
+    except RuntimeError:  # the shapes that the trace has fixed do not fit
+        return False
+    return True

@@ -15,3 +15,4 @@ from vfconvert.verification.parity import BATCH_SIZES as BATCH_SIZES
 from vfconvert.verification.parity import FLOAT32_TOLERANCE as FLOAT32_TOLERANCE
 from vfconvert.verification.parity import OutputParity as OutputParity
 from vfconvert.verification.parity import Parity as Parity
+from vfconvert.verification.recipe import verify_recipe as verify_recipe
