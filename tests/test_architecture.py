@@ -15,7 +15,7 @@ ORDER = (
     *("errors", "version", "progress", "silence", "specs", "options", "files"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering", "recipes"),
+    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering", "budget", "recipes"),
     *(
         "exporting",
         "verification",

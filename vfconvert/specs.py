@@ -116,13 +116,22 @@ class VersatileSpec:
     output of this level may use. With the paper's nested squares level `i` has the one crop `i`. With lines a
     level offers several and the fit chooses per output. `windows` is the number of channel windows and
     `channel_stride` the channels that one window lies after the last (0 where there is one window).
-    A primary filter serves `len(levels) * windows` outputs.
+    A primary filter serves up to `len(levels) * windows` outputs; `group_primaries` is the number of primary filters
+    of each group, None for as few as serve all outputs. Where there are more, some serve fewer outputs.
+    `whole_window` lets outputs of the first window read all channels instead: it is one more window, the last.
     """
 
     crops: tuple[Crop, ...]
     levels: tuple[tuple[int, ...], ...]
     windows: int = 1
     channel_stride: int = 0
+    group_primaries: int | None = None
+    whole_window: bool = False
+
+    @property
+    def window_choices(self) -> int:
+        """Windows in use: `windows`, and the whole filter besides where outputs may read that."""
+        return self.windows + self.whole_window
 
     @property
     def outputs_per_primary(self) -> int:
@@ -130,7 +139,11 @@ class VersatileSpec:
         return len(self.levels) * self.windows
 
     def primaries_per_group(self, geometry: ConvGeometry) -> int:
-        """`ceil((N / G) / (s * n))`."""
+        """`ceil((N / G) / (s * n))`, or as many as the spec gives."""
+        return self.group_primaries or self.fewest_primaries(geometry)
+
+    def fewest_primaries(self, geometry: ConvGeometry) -> int:
+        """`ceil((N / G) / (s * n))`: with fewer, a group would lack outputs."""
         return -(-geometry.group_outputs // self.outputs_per_primary)
 
     def primaries(self, geometry: ConvGeometry) -> int:
@@ -143,13 +156,15 @@ class VersatileSpec:
         return self.primaries(geometry) * geometry.group_inputs * kh * kw
 
     def channel_windows(self, group_inputs: int) -> tuple[Window, ...]:
-        """Window `j` is `[j g, j g + C - (n - 1) g)`: filter and input windows move together."""
+        """Window `j` is `[j g, j g + C - (n - 1) g)`: filter and input windows move together; last the whole, if used."""
         width = group_inputs - (self.windows - 1) * self.channel_stride
-        return tuple(Window(j * self.channel_stride, j * self.channel_stride + width) for j in range(self.windows))
+        sliding = tuple(Window(j * self.channel_stride, j * self.channel_stride + width) for j in range(self.windows))
+        return (*sliding, Window(0, group_inputs)) if self.whole_window else sliding
 
     def is_group_convolution(self, geometry: ConvGeometry) -> bool:
         """At `g = C / n` windows share nothing: the layer is a group convolution with permuted outputs."""
-        return self.windows > 1 and self.windows * self.channel_stride == geometry.group_inputs
+        apart = self.windows > 1 and self.windows * self.channel_stride == geometry.group_inputs
+        return apart and not self.whole_window
 
     def check(self, geometry: ConvGeometry) -> None:
         """Raise `IllegalSpecError` where the layer cannot have these crops or windows."""
@@ -171,10 +186,23 @@ class VersatileSpec:
                     f"({geometry.group_inputs} channels, {self.windows} windows); beyond that, channels go unread"
                 )
 
+        fewest = self.fewest_primaries(geometry)
+        if self.group_primaries is not None and not fewest <= self.group_primaries <= geometry.group_outputs:
+            raise IllegalSpecError(
+                f"primary filters of a group: got {self.group_primaries}, expected {fewest} to "
+                f"{geometry.group_outputs} (that many outputs, {self.outputs_per_primary} from a filter at most)"
+            )
+        if self.whole_window and self.windows < 2:
+            raise IllegalSpecError("the whole filter as one more window needs at least 2 windows besides")
+
     def __str__(self) -> str:
         parts = []
         if len(self.levels) > 1:
             parts.append("crops " + " ".join(str(crop) for crop in self.crops))
         if self.windows > 1:
             parts.append(f"{self.windows} windows, stride {self.channel_stride}")
+        if self.whole_window:
+            parts[-1] += " or whole"
+        if self.group_primaries is not None:
+            parts.append(f"{self.group_primaries} primaries")
         return "; ".join(parts) or "one full filter"

@@ -41,7 +41,7 @@ def blocks_of(geometry: ConvGeometry, spec: VersatileSpec, rows: Sequence[int]) 
     ] = {}  # (group, crop, turn) -> primary -> window -> output
     for output, row in enumerate(rows):
         copy, primary = divmod(row, total)
-        crop, window = divmod(copy, spec.windows)
+        crop, window = divmod(copy, spec.window_choices)
         group, turn = primary // per_group, 0
         while window in uses.get((group, crop, turn), {}).get(primary, {}):
             turn += 1  # the same secondary filter twice, at another scale

@@ -4,7 +4,8 @@
 of crop `i(o)` and channel window `j(o)`. Masks are never made: every masked copy of the bank is a slice that is
 padded with zeros, so a file that holds this computation holds the bank once.
 
-Outputs are addressed by *row*: `row = (crop * windows + window) * P + primary`, in the stack of all masked copies.
+Outputs are addressed by *row*: `row = (crop * choices + window) * P + primary` (`choices`: the windows, and the
+whole filter where it is used besides), in the stack of all masked copies.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def expand(bank: Tensor, spec: VersatileSpec, rows: Tensor, scale: Tensor | None
 
 def row_of(spec: VersatileSpec, primaries: int, *, crop: int, window: int, primary: int) -> int:
     """The row of one secondary filter in the stack of masked copies of a bank of `primaries` filters."""
-    return (crop * spec.windows + window) * primaries + primary
+    return (crop * spec.window_choices + window) * primaries + primary
 
 
 def default_rows(geometry: ConvGeometry, spec: VersatileSpec) -> Tensor:
@@ -52,7 +53,9 @@ def default_rows(geometry: ConvGeometry, spec: VersatileSpec) -> Tensor:
     With groups every group takes the same order within its own outputs and its own primaries.
     """
     per_group, total = spec.primaries_per_group(geometry), spec.primaries(geometry)
-    slots = [(level[0], window) for level in spec.levels for window in range(spec.windows)]
+    first = spec.windows if spec.whole_window else 0  # the whole filter in place of the first window
+    windows = [first, *range(1, spec.windows)]
+    slots = [(level[0], window) for level in spec.levels for window in windows]
     rows = [
         row_of(spec, total, crop=crop, window=window, primary=group * per_group + primary)
         for group in range(geometry.groups)

@@ -64,7 +64,9 @@ def _match_pairs(problem: Problem) -> Assignment:
     alone_mask, alone = _slot_loss(problem, 0)
     mask, primary = alone_mask.clone(), torch.zeros(count, dtype=torch.int64)
     scale = problem.variance.new_ones(count)
-    for index, (a, b) in enumerate(_perfect_matching(best.double().numpy(), alone.double().numpy())):
+    singles = 2 * problem.primaries - count
+    pairs = _perfect_matching(best.double().numpy(), alone.double().numpy(), singles)
+    for index, (a, b) in enumerate(pairs):
         primary[a] = index
         if b >= 0:
             primary[b] = index
@@ -74,20 +76,22 @@ def _match_pairs(problem: Problem) -> Assignment:
     return Assignment(mask=mask, primary=primary, scale=scale)
 
 
-def _perfect_matching(cost: np.ndarray, alone: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of outputs of least total cost; an odd one out is paired with -1 at the cost `alone`.
+def _perfect_matching(cost: np.ndarray, alone: np.ndarray, singles: int) -> list[tuple[int, int]]:
+    """Pairs of outputs of least total cost; `singles` outputs are paired with -1 at the cost `alone`.
 
-    `cost[a, b]` is that of `a` in the first slot and `b` in the second; the better of both orders counts.
+    `cost[a, b]` is that of `a` in the first slot and `b` in the second; the better of both orders counts. Where there
+    are many outputs, all but an odd one are paired first, and the pairs that cost the most are parted.
     """
     count = len(cost)
+    own = singles if count + singles <= _COMPLETE else count % 2
     symmetric = np.minimum(cost, cost.T)
-    if count % 2:
-        symmetric = np.pad(symmetric, ((0, 1), (0, 1)))
-        symmetric[count, :count] = symmetric[:count, count] = alone
+    if own:
+        symmetric = np.pad(symmetric, ((0, own), (0, own)), constant_values=np.inf)
+        symmetric[count:, :count], symmetric[:count, count:] = alone, alone[:, None]
     size = len(symmetric)
     np.fill_diagonal(symmetric, np.inf)
     if size <= _COMPLETE:
-        edges = {(a, b) for a in range(size) for b in range(a + 1, size)}
+        edges = {(a, b) for a in range(min(size, count)) for b in range(a + 1, size)}
     else:
         near = np.argsort(symmetric, axis=1, kind="stable")[:, :_NEAREST]
         edges = {(min(a, int(b)), max(a, int(b))) for a in range(size) for b in near[a]}
@@ -100,7 +104,17 @@ def _perfect_matching(cost: np.ndarray, alone: np.ndarray) -> list[tuple[int, in
     )
     found = rustworkx.max_weight_matching(graph, max_cardinality=True, weight_fn=int)
     pairs = sorted((min(pair), max(pair)) for pair in found)
-    return [(a, -1 if b == count else b) for a, b in pairs]
+    paired = [(a, -1 if b >= count else b) for a, b in pairs]
+    return _parted(paired, symmetric, alone, (singles - own) // 2)
+
+
+def _parted(pairs: list[tuple[int, int]], cost: np.ndarray, alone: np.ndarray, parted: int) -> list[tuple[int, int]]:
+    """As many pairs taken apart as are `parted`, those that this relieves the most."""
+    if not parted:
+        return pairs
+    relief = [(alone[a] + alone[b] - cost[a, b] if b >= 0 else np.inf, a) for a, b in pairs]
+    split = {a for _, a in sorted(relief)[:parted]}
+    return sorted(part for a, b in pairs for part in (((a, -1), (b, -1)) if a in split else ((a, b),)))
 
 
 def _hungarian_pairs(cost: np.ndarray) -> list[tuple[int, int]]:

@@ -33,7 +33,7 @@ class Problem:
     """Moments of one group with what the spec allows.
 
     `covariance` `(D, D)` has its ridge; `cross` `(D, N)`, `variance` `(N,)`, `weights` `(N,)`; `masks` `(T, D)` bool,
-    mask `t = crop * windows + window`; `slots`: for each of the `s n` outputs of a primary the masks it may have.
+    mask `t = crop * choices + window`; `slots`: for each of the `s n` outputs of a primary the masks it may have.
     """
 
     covariance: Tensor
@@ -82,11 +82,7 @@ class Problem:
             variance=variance.to(dtype),
             weights=(weights / weights.mean()).to(dtype),
             masks=masks(geometry, spec),
-            slots=tuple(
-                tuple(crop * spec.windows + window for crop in level)
-                for level in spec.levels
-                for window in range(spec.windows)
-            ),
+            slots=_slots(spec),
             primaries=spec.primaries_per_group(geometry),
         )
 
@@ -118,9 +114,23 @@ class Problem:
         return self.weights * (self.variance - explained).clamp_min(0)
 
 
+def _slots(spec: VersatileSpec) -> tuple[tuple[int, ...], ...]:
+    """Level after level and window after window; the whole filter is a choice of the first window's slots."""
+    choices = spec.window_choices
+    return tuple(
+        tuple(
+            crop * choices + choice
+            for crop in level
+            for choice in ((window, spec.windows) if spec.whole_window and window == 0 else (window,))
+        )
+        for level in spec.levels
+        for window in range(spec.windows)
+    )
+
+
 def masks(geometry: ConvGeometry, spec: VersatileSpec) -> Tensor:
     """`(T, C kh kw)` bool, in the order of rows: crops outside, windows inside."""
-    kept = torch.zeros(len(spec.crops), spec.windows, geometry.group_inputs, *geometry.kernel_size, dtype=torch.bool)
+    kept = torch.zeros(len(spec.crops), spec.window_choices, geometry.group_inputs, *geometry.kernel_size, dtype=torch.bool)
     for i, crop in enumerate(spec.crops):
         for j, window in enumerate(spec.channel_windows(geometry.group_inputs)):
             kept[i, j, window.start : window.stop, crop.top : crop.bottom, crop.left : crop.right] = True

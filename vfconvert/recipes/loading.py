@@ -92,7 +92,7 @@ def _check_numbers(layer: nn.Module, where: str) -> None:
     if not isinstance(layer, VersatileConv2d):
         raise TypeError(f"{where} is no versatile layer")
     geometry, spec, rows = layer.geometry, layer.spec, layer.rows
-    largest = len(spec.crops) * spec.windows * spec.primaries(geometry)
+    largest = len(spec.crops) * spec.window_choices * spec.primaries(geometry)
     if int(rows.min()) < 0 or int(rows.max()) >= largest:
         raise TruncatedModelError(f"{where}: rows outside 0 to {largest - 1}; download or save it again")
     groups = torch.arange(geometry.out_channels) // geometry.group_outputs

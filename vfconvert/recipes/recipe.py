@@ -18,6 +18,7 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 
 SCHEMA = 1
 KEY = "vfconvert"  # of the recipe in the header
+_ADDED = ("group_primaries", "whole_window")  # fields of a spec that files of before do not have
 KNOWN_VARIANTS = (*VARIANTS, PLAIN)
 _SHOWN = 80  # characters of a value in a message
 
@@ -99,11 +100,11 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
         hints = get_type_hints(kind)
         names = [field.name for field in dataclasses.fields(kind)]
         given = _of_type(dict, value, where)
-        if wrong := next((name for name in names if name not in given), None):
+        if wrong := next((name for name in names if name not in given and name not in _ADDED), None):
             raise FieldError(f"{where} has no {wrong!r}")
         if odd := next((name for name in given if name not in names), None):
             raise FieldError(f"{where} has an unknown {shown(odd)}")
-        return kind(**{name: _decoded(hints[name], given[name], f"{where}.{name}") for name in names})
+        return kind(**{name: _decoded(hints[name], given[name], f"{where}.{name}") for name in names if name in given})
     if get_origin(kind) is tuple:
         items = _of_type(list, value, where)
         kinds = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
