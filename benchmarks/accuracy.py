@@ -99,7 +99,8 @@ def main() -> None:
     print(f"{arguments.network} teacher, {arguments.on}: {accuracy(teacher, images, labels):.2f} %", flush=True)
     share = 0.5 if arguments.synthetic else 1.0  # as the command does
     if arguments.fill_slots:
-        matching._match_pairs = matching._fill_slots
+        matching.pair_costs = lambda problem, sharing: sharing
+        matching.match_pairs = lambda problem, sharing: (matching._fill_slots(problem, sharing), 0.0)
     found: dict[tuple[str, str], list[float]] = {}
     for kind in arguments.kinds.split(","):
         for seed in map(int, arguments.seeds.split(",")):

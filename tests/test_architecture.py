@@ -15,10 +15,11 @@ ORDER = (
     *("errors", "version", "progress", "silence", "specs", "options", "files"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering", "budget", "recipes"),
+    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering", "recipes"),
     *(
         "exporting",
         "verification",
+        "budget",
         "quantizing",
         "benching",
         "reporting",

@@ -143,3 +143,9 @@ class SelectionError(VfconvertError):
     """`--include` or `--exclude` matches no layer."""
 
     exit_code = 31
+
+
+class BudgetError(VfconvertError):
+    """A `--target` that no plan reaches, or one that cannot be told (a latency that was not measured)."""
+
+    exit_code = 33

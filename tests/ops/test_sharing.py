@@ -106,7 +106,7 @@ def all_matchings(left: list[int]) -> Iterator[list[tuple[int, int]]]:
 def test_matching_is_the_best_of_all(count: int) -> None:
     generator = np.random.default_rng(count)
     cost, alone = generator.random((count, count)), generator.random(count)
-    found = _perfect_matching(cost, alone)
+    found = _perfect_matching(cost, alone, count % 2)
 
     def total(pairs: list[tuple[int, int]]) -> float:
         return sum(alone[a] if b in (-1, count) else min(cost[a, b], cost[b, a]) for a, b in pairs)
@@ -120,7 +120,7 @@ def test_matching_of_a_large_layer_is_perfect_and_better_than_by_halves() -> Non
     generator = np.random.default_rng(0)
     points = generator.normal(size=(301, 3))
     cost = ((points[:, None] - points[None]) ** 2).sum(-1)
-    found = _perfect_matching(cost, np.full(301, 0.5))
+    found = _perfect_matching(cost, np.full(301, 0.5), 1)
     assert sorted(x for pair in found for x in pair if x >= 0) == list(range(301))
     total = sum(0.5 if b < 0 else cost[a, b] for a, b in found)
     naive = sum(cost[a, a + 1] for a in range(0, 300, 2)) + 0.5

@@ -178,7 +178,7 @@ def output_loss(got: Any, wanted: Any) -> Tensor:
     if isinstance(wanted, Tensor):
         if not wanted.is_floating_point():
             return torch.zeros((), device=wanted.device)
-        if _logits(wanted):
+        if looks_like_logits(wanted):
             temperature = 2.0
             divergence: Tensor = F.kl_div(
                 F.log_softmax(got / temperature, 1), F.softmax(wanted / temperature, 1), reduction="batchmean"
@@ -198,7 +198,7 @@ def output_loss(got: Any, wanted: Any) -> Tensor:
     return total
 
 
-def _logits(rows: Tensor) -> bool:
+def looks_like_logits(rows: Tensor) -> bool:
     """Whether a tensor is rows of logits: `(B, K)`, no shares already as after a softmax, and not all alike."""
     if rows.dim() != 2 or rows.shape[1] < 2:
         return False

@@ -17,6 +17,7 @@ from vfconvert.errors import FitError
 from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.matching import Assignment, assign
 from vfconvert.ops.problem import Problem
+from vfconvert.ops.sharing import Sharing
 
 _TINY = 1e-30
 
@@ -32,11 +33,14 @@ class GroupFit:
     unexplained: float
 
 
-def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4) -> GroupFit:
-    """Fit one group. `rounds` re-assigns outputs by their residual, where primaries have more than two outputs."""
+def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4, sharing: Sharing | None = None) -> GroupFit:
+    """Fit one group. `rounds` re-assigns outputs by their residual, where primaries have more than two outputs.
+
+    `sharing` is that of the problem, where it is at hand.
+    """
     if not bool(torch.isfinite(problem.covariance).all() and torch.isfinite(problem.cross).all()):
         raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
-    state = assign(problem)
+    state = assign(problem, sharing)
     if problem.covariance.dtype == torch.float32:  # large: the first guess of the scales must nearly do
         rounds, alternations = 0, min(alternations, 2 if len(problem.slots) <= 2 else 1)
     bank = problem.cross.new_zeros(problem.primaries, len(problem.covariance))

@@ -32,14 +32,15 @@ class Assignment:
     scale: Tensor
 
 
-def assign(problem: Problem) -> Assignment:
-    """The grouping of the outputs of one group of one layer."""
+def assign(problem: Problem, sharing: Sharing | None = None) -> Assignment:
+    """The grouping of the outputs of one group of one layer. `sharing` is that of the problem, where it is at hand."""
     slots = len(problem.slots)
     if slots == 1:
         at = torch.arange(problem.outputs)
         mask, _ = _slot_loss(problem, 0)
         return Assignment(mask=mask, primary=at, scale=problem.variance.new_ones(problem.outputs))
-    return _match_pairs(problem) if slots == 2 else _fill_slots(problem)
+    sharing = sharing if sharing is not None else Sharing(problem)
+    return match_pairs(problem, pair_costs(problem, sharing))[0] if slots == 2 else _fill_slots(problem, sharing)
 
 
 def _slot_loss(problem: Problem, slot: int) -> tuple[Tensor, Tensor]:
@@ -49,8 +50,25 @@ def _slot_loss(problem: Problem, slot: int) -> tuple[Tensor, Tensor]:
     return allowed[index], loss
 
 
-def _match_pairs(problem: Problem) -> Assignment:
-    count, sharing = problem.outputs, Sharing(problem)
+@dataclass(frozen=True, eq=False)
+class PairCosts:
+    """For output `a` in the first slot and `b` in the second, `(N, N)` each: the loss of both together at best.
+
+    `ratio` is `alpha_b / alpha_a`; `first` and `second` are the masks that are best. `alone_mask` and `alone` `(N,)`:
+    the best mask of the first slot for an output that shares its primary with none, and its loss.
+    """
+
+    cost: Tensor
+    ratio: Tensor
+    first: Tensor
+    second: Tensor
+    alone_mask: Tensor
+    alone: Tensor
+
+
+def pair_costs(problem: Problem, sharing: Sharing) -> PairCosts:
+    """The costs of all pairs of a problem with two slots."""
+    count = problem.outputs
     best = torch.full((count, count), float("inf"), dtype=problem.cross.dtype)
     ratios = torch.ones_like(best)
     first, second = torch.zeros(count, count, dtype=torch.int64), torch.zeros(count, count, dtype=torch.int64)
@@ -61,19 +79,27 @@ def _match_pairs(problem: Problem) -> Assignment:
             better = cost < best
             best, ratios = torch.where(better, cost, best), torch.where(better, ratio, ratios)
             first, second = first.masked_fill(better, t), second.masked_fill(better, u)
-    alone_mask, alone = _slot_loss(problem, 0)
-    mask, primary = alone_mask.clone(), torch.zeros(count, dtype=torch.int64)
+    return PairCosts(best, ratios, first, second, *_slot_loss(problem, 0))
+
+
+def match_pairs(problem: Problem, costs: PairCosts) -> tuple[Assignment, float]:
+    """The best grouping into `problem.primaries` pairs and singles, and the loss that it should leave."""
+    count, best, loss = problem.outputs, costs.cost, 0.0
+    mask, primary = costs.alone_mask.clone(), torch.zeros(count, dtype=torch.int64)
     scale = problem.variance.new_ones(count)
     singles = 2 * problem.primaries - count
-    pairs = _perfect_matching(best.double().numpy(), alone.double().numpy(), singles)
+    pairs = _perfect_matching(best.double().numpy(), costs.alone.double().numpy(), singles)
     for index, (a, b) in enumerate(pairs):
         primary[a] = index
-        if b >= 0:
-            primary[b] = index
-            if best[b, a] < best[a, b]:
-                a, b = b, a
-            mask[a], mask[b], scale[b] = first[a, b], second[a, b], ratios[a, b]
-    return Assignment(mask=mask, primary=primary, scale=scale)
+        if b < 0:
+            loss += float(costs.alone[a])
+            continue
+        primary[b] = index
+        if best[b, a] < best[a, b]:
+            a, b = b, a
+        loss += float(best[a, b])
+        mask[a], mask[b], scale[b] = costs.first[a, b], costs.second[a, b], costs.ratio[a, b]
+    return Assignment(mask=mask, primary=primary, scale=scale), loss
 
 
 def _perfect_matching(cost: np.ndarray, alone: np.ndarray, singles: int) -> list[tuple[int, int]]:
@@ -128,14 +154,14 @@ def _hungarian_pairs(cost: np.ndarray) -> list[tuple[int, int]]:
     ]
 
 
-def _fill_slots(problem: Problem, sweeps: int = 3) -> Assignment:
+def _fill_slots(problem: Problem, sharing: Sharing, sweeps: int = 3) -> Assignment:
     count, slots, size = problem.outputs, len(problem.slots), problem.primaries
     choices = [_slot_loss(problem, slot) for slot in range(slots)]
     losses = torch.stack([loss for _, loss in choices], 1).repeat_interleave(size, 1)  # (N, slots * P)
     slot = torch.from_numpy(linear_sum_assignment(losses.double().numpy())[1]) // size
     mask = torch.stack([choice for choice, _ in choices])[slot, torch.arange(count)]
     members = [(slot == s).nonzero().flatten() for s in range(slots)]
-    sharing, between = Sharing(problem), _PairTable(mask)
+    between = _PairTable(mask)
     anchor = max(range(slots), key=lambda s: len(members[s]))
     primary = torch.full((count,), -1)
     primary[members[anchor]] = torch.arange(len(members[anchor]))

@@ -10,7 +10,7 @@ do worse, by `w_o |f - W*|^2` in the metric `M_t H M_t`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -86,6 +86,12 @@ class Problem:
             primaries=spec.primaries_per_group(geometry),
         )
 
+    def with_primaries(self, primaries: int) -> Problem:
+        """The same problem with another number of primary filters; what is known of it stays known."""
+        other = replace(self, primaries=primaries)
+        vars(other).update({name: vars(self)[name] for name in ("unshared", "unshared_loss") if name in vars(self)})
+        return other
+
     @property
     def outputs(self) -> int:
         """Outputs of the group."""
@@ -130,7 +136,9 @@ def _slots(spec: VersatileSpec) -> tuple[tuple[int, ...], ...]:
 
 def masks(geometry: ConvGeometry, spec: VersatileSpec) -> Tensor:
     """`(T, C kh kw)` bool, in the order of rows: crops outside, windows inside."""
-    kept = torch.zeros(len(spec.crops), spec.window_choices, geometry.group_inputs, *geometry.kernel_size, dtype=torch.bool)
+    kept = torch.zeros(
+        len(spec.crops), spec.window_choices, geometry.group_inputs, *geometry.kernel_size, dtype=torch.bool
+    )
     for i, crop in enumerate(spec.crops):
         for j, window in enumerate(spec.channel_windows(geometry.group_inputs)):
             kept[i, j, window.start : window.stop, crop.top : crop.bottom, crop.left : crop.right] = True

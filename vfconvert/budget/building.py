@@ -1,0 +1,132 @@
+"""The table of options of a network, from what each option harms and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from vfconvert.analysis.profile import LayerProfile, Profile
+from vfconvert.analysis.totals import Totals
+from vfconvert.budget.damage import Harm
+from vfconvert.budget.table import KEEP, LayerOptions, Option, OptionTable
+from vfconvert.lowering.costs import CostTable
+from vfconvert.nn import VersatileConv2d
+from vfconvert.planning import Convert, Keep, Plan
+from vfconvert.progress import Progress, no_progress
+from vfconvert.specs import ConvGeometry
+
+
+def option_table(
+    plan: Plan,
+    layers: Profile,
+    before: Totals,
+    harms: Mapping[str, Sequence[Harm]],
+    measure: str,
+    kinds: Collection[str],
+) -> OptionTable:
+    """The options of `kinds` for each layer that `plan` converts, as far as they make it smaller or quicker.
+
+    `before` are the totals of the original network, `harms` the options of each layer by name. Parameters are the
+    layer's own: bank, bias, and scales where no norm follows.
+    """
+    found: list[LayerOptions] = []
+    kept: list[Keep] = list(plan.kept)
+    for decision in plan.converted:
+        options = _options(decision, layers.layer(decision.layer), harms[decision.layer], kinds)
+        if len(options) > 1:
+            found.append(
+                LayerOptions(
+                    layer=decision.layer, geometry=decision.geometry, norm=decision.norm, options=tuple(options)
+                )
+            )
+        else:
+            reason = "none of the kinds that are allowed makes it smaller"
+            kept.append(Keep(layer=decision.layer, geometry=decision.geometry, code="would-not-shrink", reason=reason))
+    return OptionTable(
+        layers=tuple(found),
+        kept=tuple(kept),
+        order=tuple(decision.layer for decision in plan.decisions),
+        parameters=before.numbers.parameters,
+        statistics=before.numbers.norm_statistics,
+        macs=before.macs_executed,
+        measure=measure,
+    )
+
+
+def _options(decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kinds: Collection[str]) -> list[Option]:
+    geometry = decision.geometry
+    ordinary = geometry.weight_numbers
+    bias = geometry.out_channels if geometry.bias else 0
+    own = geometry.out_channels * (1 if decision.new_geometry.bias else 0) + (
+        geometry.out_channels if decision.norm is None else 0
+    )
+    options = [
+        Option(
+            kind=KEEP,
+            spec=None,
+            parameters=ordinary + bias,
+            macs=ordinary * layer.output_positions,
+            damage=0.0,
+            unexplained=0.0,
+        )
+    ]
+    for harm in harms:
+        parameters = harm.spec.weight_numbers(geometry) + own
+        if harm.kind not in kinds or parameters >= ordinary + bias:
+            continue
+        options.append(
+            Option(
+                kind=harm.kind,
+                spec=harm.spec,
+                parameters=parameters,
+                macs=harm.products * layer.output_positions,
+                damage=harm.damage,
+                unexplained=harm.unexplained,
+            )
+        )
+    return options
+
+
+def timed(
+    table: OptionTable,
+    teacher: nn.Module,
+    layers: Profile,
+    costs: CostTable,
+    whole: float,
+    progress: Progress = no_progress,
+) -> OptionTable:
+    """The table with the seconds of every option in its fastest form, measured on each layer's own shape.
+
+    `whole` is the time of the original network in the same runtime. What is measured of a layer alone is not quite
+    what it takes within the network, so seconds are scaled to share out the whole.
+    """
+    found = []
+    for number, layer in enumerate(table.layers):
+        profiled = layers.layer(layer.layer)
+        norm = teacher.get_submodule(layer.norm) if layer.norm is not None else None
+        following = norm if isinstance(norm, nn.BatchNorm2d) else None
+        plain = 0.0
+        options = []
+        for option in layer.options:
+            if option.spec is None:
+                options.append(option)
+                continue
+            measured = costs.costs(_layer(layer, option), profiled, following)
+            plain = max(plain, measured["plain"])
+            options.append(replace(option, seconds=min(measured.values())))
+        options[0] = replace(options[0], seconds=plain)
+        found.append(replace(layer, options=tuple(replace(o, seconds=min(o.seconds or plain, plain)) for o in options)))
+        progress("measure options", number + 1, len(table.layers))
+    return replace(table, layers=tuple(found), seconds=whole)
+
+
+def _layer(layer: LayerOptions, option: Option) -> VersatileConv2d:
+    """A layer of the option's shape; weights are random, since they do not change what is computed."""
+    if option.spec is None:
+        raise ValueError(f"{layer.layer}: an option without a spec has no versatile layer")
+    geometry: ConvGeometry = replace(layer.geometry, bias=layer.norm is None)
+    with torch.random.fork_rng(devices=[]):
+        return VersatileConv2d(geometry, option.spec, scale=layer.norm is None)

@@ -1,0 +1,155 @@
+"""What each option of each layer harms, measured once on the teacher, and what it costs: the table that plans need.
+
+Damage of an option: `1/2 sum_o G_o r_o`, with `G_o` the sensitivity of the network to output `o` of the layer
+(`vfconvert.budget.sensitivity`) and `r_o` the variance of that output which the closed-form fit leaves unexplained, on
+the teacher's own inputs. The fit itself later uses the student's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, fx, nn
+
+from vfconvert.analysis.graph import Network, needed_for, run_nodes
+from vfconvert.budget.candidates import Family, families_of
+from vfconvert.budget.sensitivity import Sensitivity
+from vfconvert.fitting.boundary import Boundary
+from vfconvert.fitting.samples import BATCH, Sample, layer_moments
+from vfconvert.fitting.untraced import WholePassSamples
+from vfconvert.ops.blocks import blocks_of, products
+from vfconvert.ops.estimate import estimates
+from vfconvert.ops.moments import Moments
+from vfconvert.ops.problem import Problem
+from vfconvert.progress import Progress, no_progress
+from vfconvert.specs import ConvGeometry, VersatileSpec
+
+_ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Harm:
+    """One option of one layer: `products` are multiply-adds of an output position, as the estimate assigns outputs."""
+
+    kind: str
+    spec: VersatileSpec
+    unexplained: float
+    damage: float
+    products: int
+
+
+def harms_of(
+    teacher: nn.Module,
+    network: Network | None,
+    geometries: Mapping[str, ConvGeometry],
+    sensitivity: Sensitivity,
+    images: Tensor,
+    *,
+    seed: int,
+    progress: Progress = no_progress,
+) -> dict[str, tuple[Harm, ...]]:
+    """The options of every layer of `geometries`, from its moments on `images` `(N, C, H, W)`.
+
+    The teacher, in evaluation mode, is left as it was.
+    """
+    generator, found = torch.Generator().manual_seed(seed), dict[str, tuple[Harm, ...]]()
+    for name, samples in _samples(teacher, network, images, set(geometries)):
+        layer = teacher.get_submodule(name)
+        if isinstance(layer, nn.Conv2d) and name not in found:
+            with torch.no_grad():
+                moments = layer_moments(layer, samples, len(images), generator)
+                weight = layer.weight.detach().cpu().flatten(1).double()
+                found[name] = tuple(
+                    harm
+                    for family in families_of(geometries[name])
+                    for harm in _harms(family, geometries[name], moments, sensitivity.by_layer[name], weight)
+                )
+            progress("damage", len(found), len(geometries))
+    return found
+
+
+def _harms(
+    family: Family, geometry: ConvGeometry, moments: list[Moments], sensitivity: Tensor, weight: Tensor
+) -> Iterator[Harm]:
+    outputs = geometry.group_outputs
+    shares = torch.zeros(len(family.primaries), dtype=torch.float64)
+    rows: list[list[Tensor]] = [[] for _ in family.primaries]
+    whole = 0.0
+    for group, found in enumerate(moments):
+        mine = slice(group * outputs, (group + 1) * outputs)
+        problem = Problem.of(found, geometry, family.spec, sensitivity[mine], weight[mine])
+        energy = float((sensitivity[mine] * found.target_variance).sum())
+        whole += energy
+        for index, (count, made) in enumerate(zip(family.primaries, estimates(problem, family.primaries), strict=True)):
+            shares[index] += made.unexplained * energy
+            rows[index].append(made.mask * count * geometry.groups + group * count + made.primary)
+    for count, share, own in zip(family.primaries, shares.tolist(), rows, strict=True):
+        spec = _with_primaries(family.spec, geometry, count)
+        yield Harm(
+            kind=family.kind,
+            spec=spec,
+            unexplained=share / max(whole, 1e-30),
+            damage=0.5 * share,
+            products=_products(geometry, spec, torch.cat(own)),
+        )
+
+
+def _with_primaries(spec: VersatileSpec, geometry: ConvGeometry, count: int) -> VersatileSpec:
+    return spec if count == spec.fewest_primaries(geometry) else replace(spec, group_primaries=count)
+
+
+def _products(geometry: ConvGeometry, spec: VersatileSpec, rows: Tensor) -> int:
+    blocks = blocks_of(geometry, spec, rows.tolist())
+    if blocks is None:
+        return geometry.weight_numbers
+    return min(geometry.weight_numbers, products(blocks, spec, geometry.group_inputs, "segments"))
+
+
+def _samples(
+    teacher: nn.Module, network: Network | None, images: Tensor, wanted: set[str]
+) -> Iterator[tuple[str, Iterator[Sample]]]:
+    """The wanted layers in forward order, each with its samples; activations are held at one boundary only."""
+    if network is None:
+        passes = WholePassSamples(teacher, teacher, images)
+        yield from ((name, passes.of(name)) for name in sorted(wanted))
+        return
+    batch = max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))
+    entry = Boundary.of(images)
+    for segment in network.segments:
+        mine = [node for node in segment.nodes if node.op == "call_module" and str(node.target) in wanted]
+        for node in mine:
+            source = node.all_input_nodes[0]
+            runs = _run(teacher, network, segment.entry, segment.nodes, entry, images, batch, [source, node])
+            yield str(node.target), (Sample(inputs=found[source], targets=found[node]) for found in runs)
+        if segment.exit.op == "output":
+            return
+        out: Boundary | None = None
+        for found in _run(teacher, network, segment.entry, segment.nodes, entry, images, batch, [segment.exit]):
+            value = found[segment.exit]
+            out = Boundary(len(entry), value.shape[1:]) if out is None else out
+            out.append(value)
+        if out is None:
+            raise ValueError("no calibration images")
+        entry = out
+
+
+def _run(
+    teacher: nn.Module,
+    network: Network,
+    at: fx.Node,
+    nodes: tuple[fx.Node, ...],
+    entry: Boundary,
+    images: Tensor,
+    batch: int,
+    wanted: list[fx.Node],
+) -> Iterator[dict[fx.Node, Tensor]]:
+    device = next(teacher.parameters()).device
+    needed = needed_for(wanted, nodes)
+    for start in range(0, len(images), batch):
+        given = {at: entry[start : start + batch].to(device)}
+        if at is not network.source:
+            given[network.source] = images[start : start + batch].clone().to(device)
+        with torch.no_grad():
+            yield run_nodes(teacher, needed, given, keep=wanted)

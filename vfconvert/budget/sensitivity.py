@@ -1,0 +1,92 @@
+"""How strongly a network's output reacts to a change of each layer's output: its Fisher information by channel.
+
+For a classifier with labels drawn from its own softmax, `G_o = E[sum over positions (d log p / d y_o)^2]`: a change of
+`delta` of the output of a layer moves the distribution over classes by about `1/2 sum_o G_o E[delta_o^2]` nats
+(Kullback-Leibler), the products of different channels and positions left out. (A distillation loss has no gradient at
+the teacher itself, and so tells nothing there.) For other outputs the same with a random projection of the output in
+place of the logarithm, in units of the output's variance: the Gauss-Newton matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.exporting.outputs import main_output
+from vfconvert.fitting.reconstruct import looks_like_logits
+from vfconvert.progress import Progress, no_progress
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sensitivity:
+    """`by_layer`: `(N,)` float64 for each layer; `measure` is "nats" or "variance", what damage is counted in."""
+
+    by_layer: Mapping[str, Tensor]
+    measure: str
+
+
+def sensitivity_of(
+    model: nn.Module,
+    layers: Sequence[str],
+    images: Tensor,
+    *,
+    seed: int,
+    batch: int = 32,
+    draws: int = 1,
+    progress: Progress = no_progress,
+) -> Sensitivity:
+    """The sensitivity of every layer's output on `images` `(N, C, H, W)`, from `draws` backward passes each.
+
+    The network, in evaluation mode, is left as it was.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    sums: dict[str, Tensor] = {}
+    with torch.no_grad():
+        first = [main_output(model(x.clone().to(device))) for x in torch.split(images, batch)]
+    outputs = torch.cat(first)
+    logits = looks_like_logits(outputs)
+    variance = float((outputs - outputs.mean(0)).square().flatten(1).sum(1).mean())
+    hooks = [model.get_submodule(name).register_forward_hook(partial(_watch, sums, name)) for name in layers]
+    parts = torch.split(images, batch)
+    try:
+        for turn in range(draws):
+            for number, part in enumerate(parts):
+                with torch.enable_grad():
+                    output = main_output(model(part.clone().to(device).requires_grad_(True) * 1))
+                    value = _loss(output, logits, generator)
+                    value.backward()  # type: ignore[no-untyped-call]
+                progress("sensitivity", turn * len(parts) + number + 1, draws * len(parts))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    scale = 1 / (draws * len(images)) / (1.0 if logits else max(variance, 1e-30))
+    return Sensitivity(
+        by_layer={name: scale * total.cpu() for name, total in sums.items()}, measure="nats" if logits else "variance"
+    )
+
+
+def _loss(output: Tensor, logits: bool, generator: torch.Generator) -> Tensor:
+    """One number whose gradient is that of every image's own, since in evaluation images do not mix."""
+    if not logits:
+        return (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+    logarithms = output.log_softmax(1)
+    drawn = torch.multinomial(logarithms.detach().exp().cpu(), 1, generator=generator).to(output.device)
+    return logarithms.gather(1, drawn).sum()
+
+
+def _watch(sums: dict[str, Tensor], name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    """Have the square of the output's gradient added up; a copy goes on, since what follows may write into it."""
+
+    def add(gradient: Tensor) -> None:
+        squares = gradient.double().square().sum((0, 2, 3))
+        sums[name] = sums[name] + squares if name in sums else squares
+
+    if output.requires_grad:
+        output.register_hook(add)  # type: ignore[no-untyped-call]
+    return output.clone()
