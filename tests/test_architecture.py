@@ -12,10 +12,11 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "version", "progress", "silence", "specs", "options", "files"),
+    *("errors", "version", "progress", "silence", "specs", "overrides", "options", "files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("measuring", "analysis", "eligibility", "planning", "rewriting", "fitting", "lowering", "recipes"),
+    *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "plan_entries", "plan_file", "ledger"),
+    *("fitting", "lowering", "recipes"),
     *(
         "exporting",
         "verification",
@@ -24,6 +25,7 @@ ORDER = (
         "benching",
         "reporting",
         "inputs",
+        "plan_choice",
         "delivery",
         "pipeline",
         "cli",

@@ -164,7 +164,8 @@ class _Run:
         if fitted is not None:
             seconds.update(fitted.seconds)
         first = artefacts[0] if artefacts else None
-        rows = layer_rows(self.plan, self.layers, student, fitted.unexplained if fitted is not None else {})
+        unexplained = fitted.unexplained if fitted is not None else {}
+        rows = layer_rows(self.plan, self.layers, student, unexplained, self.before)
         return ConversionReport(
             command=self.options.command,
             versions={

@@ -122,7 +122,7 @@ def test_many_specs_are_shortened_and_the_counts_still_add_up():
 
 
 def test_every_kept_layer_is_named_with_its_reason():
-    printed = " ".join(text_of(render(FULL)).split())
+    printed = " ".join(text_of(render(FULL), 200).split())
     for row in (row for row in FULL.layers if row.decision == "keep"):
         assert re.search(rf"{re.escape(row.name)}[^:]*: {re.escape(row.reason)}", printed)
 

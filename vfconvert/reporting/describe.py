@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor, nn
 
 from vfconvert.analysis.profile import LayerProfile, Profile
 from vfconvert.analysis.totals import Totals, ordinary_macs, versatile_macs
+from vfconvert.ledger import flag_of
 from vfconvert.measuring.timing import Timing
 from vfconvert.nn import VersatileConv2d
-from vfconvert.planning import Convert, Decision, Plan
+from vfconvert.planning import Convert, Decision, Keep, Plan
 from vfconvert.reporting.report import AgreementReport, ImagesReport, LatencyReport, LayerRow, Size
 from vfconvert.reporting.units import percent, plural
 from vfconvert.specs import ConvGeometry
@@ -67,30 +69,57 @@ def latency_report(timings: Mapping[str, Timing], *, threads: int, batch: int) -
 
 
 def layer_rows(
-    plan: Plan, layers: Profile, student: nn.Module | None, unexplained: Mapping[str, float]
+    plan: Plan, layers: Profile, student: nn.Module | None, unexplained: Mapping[str, float], before: Totals
 ) -> tuple[LayerRow, ...]:
-    """One row for every Conv2d; after the fit, MACs follow the crops it chose."""
+    """One row for every Conv2d; after the fit, MACs follow the crops it chose. `before`: of the original network."""
     profiled = {name: layer for layer in layers.layers for name in layer.names}
-    return tuple(_row(decision, profiled.get(decision.layer), student, unexplained) for decision in plan.decisions)
+    rows = []
+    for decision in plan.decisions:
+        layer = profiled.get(decision.layer)
+        if isinstance(decision, Convert):
+            row = _converted(decision, layer, student, unexplained)
+        else:
+            row = _kept(decision, layer)
+        parameters = _parameters(decision, layers)
+        known = layer is not None and before.macs_executed > 0
+        rows.append(
+            replace(
+                row,
+                parameters_share=parameters / before.numbers.parameters if before.numbers.parameters else 0.0,
+                macs_share=row.macs_before / before.macs_executed if known else None,
+            )
+        )
+    return tuple(rows)
 
 
-def _row(
-    decision: Decision, layer: LayerProfile | None, student: nn.Module | None, unexplained: Mapping[str, float]
+def _parameters(decision: Decision, layers: Profile) -> int:
+    """Weight and bias; of tied tensors only those that no other name has been counted for."""
+    geometry = decision.geometry
+    numbers = {"weight": geometry.weight_numbers, "bias": geometry.out_channels if geometry.bias else 0}
+    again = {name for tie in layers.tied_parameters for name in tie[1:]}
+    return sum(count for name, count in numbers.items() if f"{decision.layer}.{name}" not in again)
+
+
+def _kept(decision: Keep, layer: LayerProfile | None) -> LayerRow:
+    macs = ordinary_macs(layer) if layer is not None else 0
+    return LayerRow(
+        name=decision.layer,
+        decision="keep",
+        shape=shape_text(decision.geometry),
+        code=decision.code,
+        reason=decision.reason,
+        weights_before=decision.geometry.weight_numbers,
+        weights_after=decision.geometry.weight_numbers,
+        macs_before=macs,
+        macs_after=macs,
+        flag=flag_of(decision),
+    )
+
+
+def _converted(
+    decision: Convert, layer: LayerProfile | None, student: nn.Module | None, unexplained: Mapping[str, float]
 ) -> LayerRow:
     geometry = decision.geometry
-    macs = ordinary_macs(layer) if layer is not None else 0
-    if not isinstance(decision, Convert):
-        return LayerRow(
-            name=decision.layer,
-            decision="keep",
-            shape=shape_text(geometry),
-            code=decision.code,
-            reason=decision.reason,
-            weights_before=geometry.weight_numbers,
-            weights_after=geometry.weight_numbers,
-            macs_before=macs,
-            macs_after=macs,
-        )
     rows = None
     if student is not None:
         module = student.get_submodule(decision.layer)
@@ -104,7 +133,7 @@ def _row(
         group_convolution=decision.spec.is_group_convolution(geometry),
         weights_before=geometry.weight_numbers,
         weights_after=decision.spec.weight_numbers(geometry),
-        macs_before=macs,
+        macs_before=ordinary_macs(layer) if layer is not None else 0,
         macs_after=after,
         unexplained=unexplained.get(decision.layer),
     )

@@ -1,4 +1,4 @@
-"""The layers of a conversion as rich renderables: every one in a table, or gathered by spec and by reason."""
+"""The layers of a conversion as rich renderables: every one in a table, or gathered by spec."""
 
 from __future__ import annotations
 
@@ -44,9 +44,8 @@ def layers_table(report: ConversionReport) -> Table:
 
 
 def layers_summary(report: ConversionReport) -> Iterator[RenderableType]:
-    """How many layers were converted to what, and which were kept for which reason."""
+    """How many layers were converted to what."""
     converted = [row for row in report.layers if row.decision == "convert"]
-    kept = [row for row in report.layers if row.decision == "keep"]
     yield Text(f"Converted: {whole(len(converted))} of {plural(len(report.layers), 'Conv2d layer')}", style="bold")
     specs = _grouped(converted, [_decision(row) for row in converted])
     for spec, rows in specs[:_MOST_SPECS]:
@@ -59,15 +58,11 @@ def layers_summary(report: ConversionReport) -> Iterator[RenderableType]:
         worst, name = max(measured)
         middle = median(share for share, _ in measured)
         yield indented(f"unexplained by the fit: median {percent(middle)}, most {percent(worst)} ({name})")
-    if kept:
-        yield Text(f"Kept: {plural(len(kept), 'layer')}", style="bold")
-    for reason, rows in _grouped(kept, [row.reason or row.code or "no reason given" for row in kept]):
-        yield indented(f"{', '.join(row.name for row in rows)}: {reason}")
 
 
 def _decision(row: LayerRow) -> str:
     if row.decision == "keep":
-        return f"kept: {row.reason or row.code or 'no reason given'}"
+        return f"kept ({row.code or 'no reason given'})"
     said = row.spec or "converted"
     if row.form is not None:
         said += "; an ordinary convolution" if row.form == "plain" else f"; in {row.form}"

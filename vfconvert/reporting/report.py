@@ -17,6 +17,8 @@ class LayerRow:
     """One Conv2d. `decision` is "convert" or "keep"; a kept one has `code` and `reason`, a converted one `spec`.
 
     `unexplained` is the share of the layer's output variance (weighted by importance) that the closed-form fit leaves.
+    `parameters_share` (weight and bias; what is tied counts once) and `macs_share` are shares of the whole original
+    network, the latter None where the layer's runs are not known. `flag` would include a kept layer, None: none can.
     """
 
     name: str
@@ -33,6 +35,9 @@ class LayerRow:
     unexplained: float | None = None
     form: str | None = None  # how the file computes it: segments, full, separate, or plain (smaller, not faster)
     macs_executed: int | None = None  # in that form
+    parameters_share: float = 0.0
+    macs_share: float | None = None
+    flag: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

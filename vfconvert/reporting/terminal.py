@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfconvert.reporting.layers import indented, layers_summary, layers_table
+from vfconvert.reporting.ledger import ledger
 from vfconvert.reporting.report import AgreementReport, ConversionReport
 from vfconvert.reporting.units import decibels, mebibytes, milliseconds, percent, plural, ratio, seconds, small, whole
 
@@ -21,7 +22,8 @@ from vfconvert.reporting.units import decibels, mebibytes, milliseconds, percent
 def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     """The whole report; `verbose` lists every layer and how the result came about."""
     parts: list[RenderableType] = [*_headline(report), totals_table(report), *_notes(report)]
-    parts.extend([layers_table(report)] if verbose else [Text(), *layers_summary(report), Text()])
+    parts.extend([layers_table(report)] if verbose else [Text(), *layers_summary(report)])
+    parts.extend([*ledger(report.layers, verbose=verbose), Text()])
     parts.extend(_speed(report))
     parts.extend(_images(report))
     parts.extend(_parity(report))
