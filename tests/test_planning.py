@@ -6,7 +6,7 @@ from torch import nn
 
 from tests.test_eligibility import plan_of
 from vfconvert.errors import IllegalSpecError, NoConvolutionError, NothingEligibleError, SelectionError
-from vfconvert.planning import Wish, _no_gain
+from vfconvert.planning import Wish, no_gain
 from vfconvert.specs import ConvGeometry
 
 
@@ -83,7 +83,7 @@ def test_glob_that_matches_nothing_is_refused_with_the_nearest_name() -> None:
 def test_filter_too_large_to_fit_is_kept() -> None:
     geometry = ConvGeometry(in_channels=512, out_channels=64, kernel_size=(7, 7))
     wish = Wish()
-    reason = _no_gain(geometry, wish.spec_of(geometry), wish, True)
+    reason = no_gain(geometry, wish.spec_of(geometry), channel=wish.channel, norm=True)
     assert reason == ("too-large", "a filter of 25,088 weights; up to 16,384 can be fitted")
 
 
@@ -91,6 +91,6 @@ def test_scales_biases_and_rows_count_against_the_saving() -> None:
     tiny = ConvGeometry(in_channels=16, out_channels=32, kernel_size=(1, 1), groups=8, bias=False)
     wish = Wish(spatial=False, channel=True)
     assert wish.spec_of(tiny).weight_numbers(tiny) < tiny.weight_numbers
-    reason = _no_gain(tiny, wish.spec_of(tiny), wish, False)
+    reason = no_gain(tiny, wish.spec_of(tiny), channel=wish.channel, norm=False)
     assert reason is not None
     assert reason[0] == "would-not-shrink"

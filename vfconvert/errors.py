@@ -140,9 +140,15 @@ class PreprocessingError(VfconvertError):
 
 
 class SelectionError(VfconvertError):
-    """`--include` or `--exclude` matches no layer."""
+    """`--include`, `--exclude` or `--layer` matches no layer."""
 
     exit_code = 31
+
+
+class PlanFileError(VfconvertError):
+    """A plan file that cannot be read, is no plan, or says what the network's layers cannot have."""
+
+    exit_code = 32
 
 
 class BudgetError(VfconvertError):

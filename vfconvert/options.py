@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfconvert.overrides import Override
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionOptions:
@@ -24,6 +26,9 @@ class ConversionOptions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include_first: bool = False  # convert the first convolution too
+    layers: tuple[Override, ...] = ()  # what becomes of some layers; of several that match one, the last
+    plan: Path | None = None  # convert by this file; then nothing above says anything
+    save_plan: Path | None = None  # write the plan that is used
     data: Path | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,9 @@ from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
-from vfconvert.planning import Plan, Wish, make_plan
+from vfconvert.plan_choice import check_plan_options, plan_of
+from vfconvert.plan_file import write_plan
+from vfconvert.planning import Plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.describe import agreement_report, latency_report, layer_rows, size_of, warnings_of
 from vfconvert.reporting.json_report import write_json
@@ -58,17 +61,11 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
 
     Outputs appear only when the exported file has been verified. Raises the errors of `vfconvert.errors`.
     """
-    wish = Wish(
-        spatial=options.spatial,
-        channel=options.channel,
-        windows=options.windows,
-        channel_stride=options.channel_stride,
-        crops=options.crops,
-    )
+    check_plan_options(options)
     table = CostTable(threads=options.threads)
     if not options.dry_run:
         table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
-        _check_outputs(options)
+    _check_outputs(options)
     device, clock = _device(options.device), _Clock()
     with clock.stage("load"):
         loaded = load_model(
@@ -85,15 +82,9 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
         _check_batches(teacher, noise.to(device))
         network = trace(teacher, noise.to(device))
-        plan = make_plan(
-            teacher,
-            layers,
-            network.following_norm if network is not None else {},
-            wish,
-            include=options.include,
-            exclude=options.exclude,
-            include_first=options.include_first,
-        )
+        plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
+        if options.save_plan is not None:
+            write_plan(plan, options.save_plan, source_sha256=loaded.sha256)
         before = totals_of(teacher, layers, count_macs(teacher, example))
     run = _Run(options, network, loaded, teacher, layers, plan, before, example, device, clock, progress)
     if options.dry_run:
@@ -250,19 +241,27 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
 def _check_outputs(options: ConversionOptions) -> None:
     """Before any work: outputs can be written, and none of them is the input or the other."""
     taken = {options.model.resolve(): "the input model"}
-    new_costs = None if options.costs is not None and options.costs.exists() else options.costs
-    files = paths_of(options)
-    written = [("--output", path) for path in files.values()]
-    if "safetensors" in files:
-        written.append(("--output", readable_of(files["safetensors"])))
-    written += [("--output", path) for path in precision_paths(options).values()]
-    for flag, path in (*written, ("--report", options.report), ("--costs", new_costs)):
+    if options.plan is not None:
+        taken[options.plan.resolve()] = "the plan that --plan reads"
+    written = [] if options.dry_run else _written(options)
+    for flag, path in (("--save-plan", options.save_plan), *written):
         if path is None:
             continue
         if path.resolve() in taken:
             raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
         taken[path.resolve()] = f"also what {flag} writes"
         check_writable(path)
+
+
+def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
+    """What a run that is not dry writes besides a plan, each file with the flag that names it."""
+    new_costs = None if options.costs is not None and options.costs.exists() else options.costs
+    files = paths_of(options)
+    written: list[tuple[str, Path | None]] = [("--output", path) for path in files.values()]
+    if "safetensors" in files:
+        written.append(("--output", readable_of(files["safetensors"])))
+    written += [("--output", path) for path in precision_paths(options).values()]
+    return [*written, ("--report", options.report), ("--costs", new_costs)]
 
 
 def _check_batches(model: nn.Module, pair: Tensor) -> None:

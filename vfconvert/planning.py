@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from torch import nn
 
 from vfconvert.analysis.profile import Profile, module_names
-from vfconvert.eligibility import facts_of, reason_to_keep, unmatched
+from vfconvert.eligibility import Facts, Reason, facts_of, reason_to_keep, unmatched
 from vfconvert.errors import IllegalSpecError, NoConvolutionError, NothingEligibleError, SelectionError
-from vfconvert.ops.crops import CROP_FAMILIES, crops_and_levels
-from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
+from vfconvert.overrides import Override
+from vfconvert.specs import ConvGeometry, VersatileSpec
+from vfconvert.wishes import Wish as Wish
+from vfconvert.wishes import wish_of
 
 MOST_INPUTS = 16_384  # unfolded inputs of a filter: their covariance takes 2 GiB
 
@@ -67,52 +70,6 @@ class Plan:
         return tuple(d for d in self.decisions if isinstance(d, Keep))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """What the user wants of every layer alike; `channel_stride` is a count or, below 1, a share of the channels.
-
-    Raises `IllegalSpecError` on numbers that no layer can have.
-    """
-
-    spatial: bool = True
-    channel: bool = False
-    windows: int = 2
-    channel_stride: int | float = 0.25
-    crops: str = "squares"
-
-    def __post_init__(self) -> None:
-        if self.crops not in CROP_FAMILIES:
-            raise IllegalSpecError(f"--crops: got {self.crops!r}, expected one of {', '.join(CROP_FAMILIES)}")
-        if not self.channel:
-            return
-        if self.windows < 2:
-            raise IllegalSpecError(f"--windows: got {self.windows}, expected at least 2")
-        if isinstance(self.channel_stride, float) and not 0 < self.channel_stride <= 1 / self.windows:
-            raise IllegalSpecError(
-                f"--channel-stride: got {self.channel_stride:g} of the channels, expected above 0 and at most "
-                f"1/{self.windows} with {self.windows} windows; beyond that, channels go unread"
-            )
-        if isinstance(self.channel_stride, int) and self.channel_stride < 1:
-            raise IllegalSpecError(f"--channel-stride: got {self.channel_stride} channels, expected at least 1")
-
-    def stride_of(self, channels: int) -> int:
-        """The channel stride for a filter of so many channels; 0 where it can have no windows."""
-        largest = channels // self.windows
-        if isinstance(self.channel_stride, int):
-            return self.channel_stride if self.channel_stride <= largest else 0
-        return min(max(1, int(self.channel_stride * channels + 1e-9)), largest)
-
-    def spec_of(self, geometry: ConvGeometry) -> VersatileSpec:
-        """What this wish makes of one layer."""
-        kh, kw = geometry.kernel_size
-        crops: tuple[Crop, ...] = (Crop(0, kh, 0, kw),)
-        levels: tuple[tuple[int, ...], ...] = ((0,),)
-        if self.spatial:
-            crops, levels = crops_and_levels(geometry.kernel_size, self.crops)
-        stride = self.stride_of(geometry.group_inputs) if self.channel else 0
-        return VersatileSpec(crops=crops, levels=levels, windows=self.windows if stride else 1, channel_stride=stride)
-
-
 def make_plan(
     model: nn.Module,
     profile: Profile,
@@ -122,38 +79,73 @@ def make_plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     include_first: bool = False,
+    overrides: Sequence[Override] = (),
 ) -> Plan:
     """Decide about every Conv2d of a network. `norms`: layer -> the BatchNorm that alone reads its output.
 
-    Raises `NoConvolutionError`, `NothingEligibleError` (with the reasons), `IllegalSpecError` where a channel stride
-    fits no layer at all.
+    The last of `overrides` whose glob matches a layer stands in for `wish` there, and says that the first convolution
+    may be converted; `include` and `exclude` go on selecting. A wish for neither crops nor windows keeps the others.
+    Raises `NoConvolutionError`, `NothingEligibleError` (with the reasons), `SelectionError` where a glob matches
+    nothing, `IllegalSpecError` where a channel stride fits no layer at all or a number of primaries not its layer.
     """
-    decisions: list[Decision] = []
     every = facts_of(model, profile, module_names(model), include=include, exclude=exclude, include_first=include_first)
+    check_convolutions(model, every)
+    _check_globs((*include, *exclude, *(override.glob for override in overrides)), [facts.name for facts in every])
+    wishes = {override: wish_of(override, wish) for override in overrides}  # refused numbers before all else
+    chosen = [next((o for o in reversed(overrides) if fnmatchcase(facts.name, o.glob)), None) for facts in every]
+    _check_strides(wish, wishes, [ConvGeometry.of(facts.module) for facts in every], chosen)
+    decisions = []
+    for facts, override in zip(every, chosen, strict=True):
+        if override is None:
+            stays = None
+            if overrides and not (wish.spatial or wish.channel):
+                stays = "not-included", f"no --layer matches (given: {', '.join(o.glob for o in overrides)})"
+            decisions.append(_decision(facts, stays, wish, norms.get(facts.name), ""))
+        else:
+            own = wishes[override]
+            stays = ("excluded", f"--layer {override}") if own is None else None
+            named = replace(facts, include_first=True)
+            decisions.append(_decision(named, stays, own or wish, norms.get(facts.name), f"--layer {override}: "))
+    plan = Plan(decisions=tuple(decisions))
+    check_something_converted(plan)
+    return plan
+
+
+def check_convolutions(model: nn.Module, every: Sequence[Facts]) -> None:
+    """Raise `NoConvolutionError` where there are no facts of any layer of this model."""
     if not every:
         raise NoConvolutionError(
             f"{type(model).__name__} has no Conv2d layer, so there is nothing to convert; give a convolutional network"
         )
-    _check_globs((*include, *exclude), [facts.name for facts in every])
-    _check_stride(wish, [ConvGeometry.of(facts.module) for facts in every])
-    for facts in every:
-        geometry = ConvGeometry.of(facts.module)
-        spec = wish.spec_of(geometry)
-        reason = reason_to_keep(facts) or _no_gain(geometry, spec, wish, facts.name in norms)
-        if reason is not None:
-            decisions.append(Keep(layer=facts.name, geometry=geometry, code=reason[0], reason=reason[1]))
-        else:
-            decisions.append(Convert(layer=facts.name, geometry=geometry, spec=spec, norm=norms.get(facts.name)))
-    plan = Plan(decisions=tuple(decisions))
-    if not plan.converted:
-        counts = Counter(keep.code for keep in plan.kept)
-        first = plan.kept[0]
-        raise NothingEligibleError(
-            f"none of the {len(plan.kept)} Conv2d layers can be converted "
-            f"({', '.join(f'{code}: {count}' for code, count in counts.most_common())}); "
-            f"for instance {first.layer}: {first.reason}"
-        )
-    return plan
+
+
+def check_something_converted(plan: Plan) -> None:
+    """Raise `NothingEligibleError`, with the reasons, where a plan keeps every layer."""
+    if plan.converted:
+        return
+    counts = Counter(keep.code for keep in plan.kept)
+    first = plan.kept[0]
+    raise NothingEligibleError(
+        f"none of the {len(plan.kept)} Conv2d layers can be converted "
+        f"({', '.join(f'{code}: {count}' for code, count in counts.most_common())}); "
+        f"for instance {first.layer}: {first.reason}"
+    )
+
+
+def _decision(facts: Facts, stays: Reason | None, wish: Wish, norm: str | None, asked: str) -> Decision:
+    geometry = ConvGeometry.of(facts.module)
+    fewest = replace(wish, primaries=None).spec_of(geometry)
+    reason = reason_to_keep(facts) or stays or no_gain(geometry, fewest, channel=wish.channel, norm=norm is not None)
+    spec = wish.spec_of(geometry)
+    if reason is None and spec != fewest:
+        try:
+            spec.check(geometry)
+        except IllegalSpecError as error:
+            raise IllegalSpecError(f"{asked}layer {facts.name}: {error}") from error
+        reason = no_gain(geometry, spec, channel=wish.channel, norm=norm is not None)
+    if reason is not None:
+        return Keep(layer=facts.name, geometry=geometry, code=reason[0], reason=reason[1])
+    return Convert(layer=facts.name, geometry=geometry, spec=spec, norm=norm)
 
 
 def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
@@ -165,20 +157,37 @@ def _check_globs(globs: Sequence[str], names: Sequence[str]) -> None:
         )
 
 
-def _check_stride(wish: Wish, geometries: Sequence[ConvGeometry]) -> None:
+def _check_strides(
+    wish: Wish,
+    wishes: Mapping[Override, Wish | None],
+    geometries: Sequence[ConvGeometry],
+    chosen: Sequence[Override | None],
+) -> None:
+    """Every stride that is a count fits one of all layers at least, or one of those that its override decides."""
+    _check_stride(wish, "", geometries)
+    for override, own in wishes.items():
+        mine = [g for g, decided in zip(geometries, chosen, strict=True) if decided == override]
+        if own is not None and mine:
+            _check_stride(own, f"--layer {override}: ", mine)
+
+
+def _check_stride(wish: Wish, asked: str, geometries: Sequence[ConvGeometry]) -> None:
     if not wish.channel or isinstance(wish.channel_stride, float):
         return  # a share fits every layer that has channels to share
     if any(wish.stride_of(geometry.group_inputs) for geometry in geometries):
         return
     most = max(geometry.group_inputs for geometry in geometries)
     raise IllegalSpecError(
-        f"--channel-stride {wish.channel_stride} with --windows {wish.windows} fits no layer: the widest filter has "
-        f"{most} channels, which allows a stride of at most {most // wish.windows}"
+        f"{asked}--channel-stride {wish.channel_stride} with --windows {wish.windows} fits no layer: the widest filter "
+        f"has {most} channels, which allows a stride of at most {most // wish.windows}"
     )
 
 
-def _no_gain(geometry: ConvGeometry, spec: VersatileSpec, wish: Wish, norm: bool) -> tuple[str, str] | None:
-    """Why a layer would not shrink (or cannot be fitted in memory), None where it does."""
+def no_gain(geometry: ConvGeometry, spec: VersatileSpec, *, channel: bool, norm: bool) -> Reason | None:
+    """Why a layer would not shrink (or cannot be fitted in memory), None where it does.
+
+    `channel`: windows were asked for; `norm`: a BatchNorm follows and takes the scales and biases.
+    """
     kh, kw = geometry.kernel_size
     unfolded = geometry.group_inputs * kh * kw
     if unfolded > MOST_INPUTS:
@@ -189,8 +198,10 @@ def _no_gain(geometry: ConvGeometry, spec: VersatileSpec, wish: Wish, norm: bool
         return None
     if geometry.group_outputs == 1 and geometry.groups > 1:
         return "depthwise", f"each of the {geometry.groups} groups has one output, so no two share a filter"
+    if spec.group_primaries is not None and spec.group_primaries > spec.fewest_primaries(geometry):
+        return "would-not-shrink", f"{spec.group_primaries} primary filters a group leave nothing to save"
     if spec.outputs_per_primary > 1:
         return "would-not-shrink", f"{geometry.group_outputs} outputs a group leave nothing to save"
-    if wish.channel:
+    if channel:
         return "nothing-to-share", f"a {kh}x{kw} kernel of {geometry.group_inputs} channels allows no crop or window"
     return "nothing-to-share", f"a {kh}x{kw} kernel cannot be cropped; --channel would include it"

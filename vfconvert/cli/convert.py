@@ -15,6 +15,10 @@ from vfconvert.options import ConversionOptions
 if TYPE_CHECKING:
     from vfconvert.reporting.report import ConversionReport
 
+_STATED_BY_A_PLAN = (
+    *("spatial", "channel", "windows", "channel_stride", "crops"),
+    *("include", "exclude", "include_first", "layers"),
+)
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
 
 
@@ -25,12 +29,7 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) ->
     """Convert MODEL, the same as without the word "convert"."""
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
-    if not (values["spatial"] or values["channel"]):
-        raise click.UsageError("nothing to do: add --spatial, --channel or both")
-    for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):
-        given = ctx.get_parameter_source(flag) is click.core.ParameterSource.COMMANDLINE
-        if given and not values[needed]:
-            raise click.UsageError(f"--{flag.replace('_', '-')} says nothing without --{needed}; add that or drop it")
+    _check_method(ctx, values)
     values["arch_args"] = mapping_of(values["arch_args"])
     options = ConversionOptions(**values, command=ctx.meta[COMMAND_LINE])
     if options.trust_pickle:
@@ -46,3 +45,26 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) ->
     elif report.output is not None:
         click.echo(report.output.path)
     return report
+
+
+def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
+    """Raise `click.UsageError` where nothing says how to convert, or an option says nothing beside the others."""
+
+    def given(*names: str) -> list[str]:
+        flags = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
+        return [flags[n] for n in names if ctx.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
+
+    if values["plan"] is not None:
+        if stated := given(*_STATED_BY_A_PLAN):
+            raise click.UsageError(
+                f"--plan says what becomes of every layer, so {', '.join(stated)} "
+                f"cannot be given beside it; drop {'it' if len(stated) == 1 else 'them'}, or --plan"
+            )
+        return
+    kinds = {override.kind for override in values["layers"]}
+    if not (values["spatial"] or values["channel"] or kinds):
+        raise click.UsageError("nothing to do: add --spatial, --channel or both, or --layer, or --plan")
+    for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):
+        wanted = values[needed] or "both" in kinds or (needed == "channel" and "channel" in kinds)
+        if given(flag) and not wanted:
+            raise click.UsageError(f"{given(flag)[0]} says nothing without --{needed}; add that or drop it")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from vfconvert.cli.group import SectionOption
-from vfconvert.cli.values import NUMBERS, PAIR, SHAPE, SIZE, STRIDE
+from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE
 from vfconvert.options import ConversionOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -26,7 +26,7 @@ def _option(section: str, *names: str, help: str, **settings: Any) -> Callable[[
     return click.option(*names, cls=SectionOption, section=section, help=help, **settings)
 
 
-_method = partial(_option, "Method (at least one of --spatial and --channel)")
+_method = partial(_option, "Method (at least one of --spatial and --channel, or --layer or --plan)")
 _layers = partial(_option, "Which layers")
 _images = partial(_option, "Images to fit on and to judge by")
 _loading = partial(_option, "Files that hold only weights, or more than a network")
@@ -75,6 +75,16 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     _layers("--include", multiple=True, metavar="GLOB", help="Convert only layers of such a name; repeatable."),
     _layers("--exclude", multiple=True, metavar="GLOB", help="Keep layers of such a name; repeatable."),
     _layers("--include-first", is_flag=True, help="Convert the first convolution too, which is kept otherwise."),
+    _layers(
+        "--layer",
+        "layers",
+        multiple=True,
+        type=LAYER,
+        metavar="GLOB=KIND",
+        help="What becomes of layers of such a name: keep, spatial, lines, channel or both, as in 'layer4.*=spatial' "
+        "or '*.conv2=both:windows=2,stride=1/4,primaries=0.75'; repeatable, the last that matches counts.",
+    ),
+    _layers("--plan", type=_FILE, metavar="FILE", help="Convert as this file says, which --save-plan wrote."),
     _images(
         "--data",
         type=_FILE,
@@ -127,6 +137,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="What to write; repeatable. safetensors holds a recipe that vfconvert.load rebuilds the network from.",
     ),
     _writing("--report", type=_FILE, metavar="PATH", help="Write the report as JSON too."),
+    _writing("--save-plan", type=_FILE, metavar="FILE", help="Write what becomes of each layer, for --plan to read."),
     _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
     _writing("--dynamic-size", is_flag=True, help="Let the files take any height and width."),
     _speed(
@@ -157,7 +168,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="fp16 writes the ONNX file in half precision besides.",
     ),
     _speed("--int8", is_flag=True, help="Write the ONNX file in eight bits besides, calibrated on the same images."),
-    _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing."),
+    _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing but --save-plan."),
     _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(
         "--device",

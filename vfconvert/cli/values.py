@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vfconvert.overrides import read_count_or_share, read_override
+
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
 else:  # generic from click 8.4 on
@@ -34,15 +36,17 @@ class Value(_ParamType):
             self.fail(f"got {value!r}, expected {self._expected}", param, ctx)
 
 
-def read_stride(text: str) -> int | float:
-    """`16` is a count; `0.25` and `1/4` are shares."""
-    above, slash, below = text.partition("/")
-    if slash:
-        return int(above) / int(below)
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)
+class LayerValue(_ParamType):
+    """The value of `--layer`, refused with what is wrong in it."""
+
+    name = "layer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An `Override`; one that is no string has been read before."""
+        try:
+            return read_override(value) if isinstance(value, str) else value
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -91,8 +95,9 @@ def _scalar(text: str) -> object:
     return text
 
 
-STRIDE = Value("stride", read_stride, "a count of channels like 16 or a share of them like 0.25 or 1/4")
+STRIDE = Value("stride", read_count_or_share, "a count of channels like 16 or a share of them like 0.25 or 1/4")
 SIZE = Value("size", read_size, "one side like 224, or HxW like 224x320")
 NUMBERS = Value("numbers", read_numbers, "numbers with commas between them, like 0.485,0.456,0.406")
 SHAPE = Value("shape", read_shape, "three numbers C,H,W like 3,224,224")
 PAIR = Value("pair", read_pair, "KEY=VALUE like num_classes=10")
+LAYER = LayerValue()

@@ -1,0 +1,47 @@
+"""Where the plan of a conversion comes from: a file that states it, or the options for all layers and for some."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from vfconvert.analysis.profile import Profile
+from vfconvert.options import ConversionOptions
+from vfconvert.plan_file import read_plan
+from vfconvert.planning import Plan, make_plan
+from vfconvert.wishes import Wish, check_wishes
+
+
+def check_plan_options(options: ConversionOptions) -> None:
+    """Before any work: raise `IllegalSpecError` on numbers that no layer can have."""
+    check_wishes(_wish_of(options), options.layers)
+
+
+def plan_of(options: ConversionOptions, teacher: nn.Module, layers: Profile, norms: Mapping[str, str]) -> Plan:
+    """The plan that the options state; `norms`: layer -> the BatchNorm that alone reads its output.
+
+    Raises what `read_plan` raises where there is a plan file, else what `make_plan` raises.
+    """
+    if options.plan is not None:
+        return read_plan(options.plan, teacher, layers, norms)
+    return make_plan(
+        teacher,
+        layers,
+        norms,
+        _wish_of(options),
+        include=options.include,
+        exclude=options.exclude,
+        include_first=options.include_first,
+        overrides=options.layers,
+    )
+
+
+def _wish_of(options: ConversionOptions) -> Wish:
+    return Wish(
+        spatial=options.spatial,
+        channel=options.channel,
+        windows=options.windows,
+        channel_stride=options.channel_stride,
+        crops=options.crops,
+    )
