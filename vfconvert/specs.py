@@ -156,7 +156,7 @@ class VersatileSpec:
         return self.primaries(geometry) * geometry.group_inputs * kh * kw
 
     def channel_windows(self, group_inputs: int) -> tuple[Window, ...]:
-        """Window `j` is `[j g, j g + C - (n - 1) g)`: filter and input windows move together; last the whole, if used."""
+        """Window `j` is `[j g, j g + C - (n - 1) g)`: filter and input move together; the whole is last."""
         width = group_inputs - (self.windows - 1) * self.channel_stride
         sliding = tuple(Window(j * self.channel_stride, j * self.channel_stride + width) for j in range(self.windows))
         return (*sliding, Window(0, group_inputs)) if self.whole_window else sliding

@@ -1,0 +1,97 @@
+"""Damage once measured, kept in a file beside the model: every further budget is then a matter of a moment.
+
+The file is JSON and holds numbers only. It counts for one model file, one set of images, seed and version of the
+measurement; for anything else it is written anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vfconvert.budget.damage import Harm
+from vfconvert.errors import IllegalSpecError, UnwritableOutputError
+from vfconvert.files import atomic_path
+from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
+
+SUFFIX = ".damage.json"
+_VERSION = 1  # of what is measured, and of the file
+_MOST_BYTES = 2**28
+
+
+def cache_path(model: Path) -> Path:
+    """Where the damage of a model file is kept."""
+    return model.with_name(model.name + SUFFIX)
+
+
+def key_of(sha256: str, images: Tensor, seed: int, layers: Sequence[str]) -> str:
+    """What a measurement depends on, as a digest."""
+    digest = hashlib.sha256(f"{_VERSION} {sha256} {seed} {tuple(images.shape)} {list(layers)}".encode())
+    digest.update(images.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def read_harms(
+    path: Path, key: str, geometries: Mapping[str, ConvGeometry]
+) -> tuple[dict[str, tuple[Harm, ...]], str] | None:
+    """The options of every layer, and what damage is counted in; None where the file has none for this key.
+
+    Whatever is wrong with the file, it is not believed: then damage is measured again.
+    """
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != _VERSION or content["key"] != key or content["measure"] not in ("nats", "variance"):
+            return None
+        found = {name: tuple(map(_harm, content["layers"][name])) for name in geometries}
+        for name, harms in found.items():
+            for harm in harms:
+                harm.spec.check(geometries[name])
+        return found, content["measure"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, IllegalSpecError):
+        return None
+
+
+def write_harms(path: Path, key: str, harms: Mapping[str, Sequence[Harm]], measure: str) -> bool:
+    """Write the options; False where the folder cannot be written, which harms nothing but the next run's time."""
+    content = {
+        "version": _VERSION,
+        "key": key,
+        "measure": measure,
+        "layers": {name: [dataclasses.asdict(harm) for harm in found] for name, found in harms.items()},
+    }
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    except (UnwritableOutputError, OSError):
+        return False
+    return True
+
+
+def _harm(value: Any) -> Harm:
+    spec = value["spec"]
+    harm = Harm(
+        kind=str(value["kind"]),
+        spec=VersatileSpec(
+            crops=tuple(Crop(*map(int, (c["top"], c["bottom"], c["left"], c["right"]))) for c in spec["crops"]),
+            levels=tuple(tuple(map(int, level)) for level in spec["levels"]),
+            windows=int(spec["windows"]),
+            channel_stride=int(spec["channel_stride"]),
+            group_primaries=None if spec["group_primaries"] is None else int(spec["group_primaries"]),
+            whole_window=bool(spec["whole_window"]),
+        ),
+        unexplained=float(value["unexplained"]),
+        damage=float(value["damage"]),
+        products=int(value["products"]),
+    )
+    if not (0 <= harm.damage < math.inf and 0 <= harm.unexplained < math.inf and harm.products > 0):
+        raise ValueError(f"damage {harm.damage}, unexplained {harm.unexplained}, products {harm.products}")
+    return harm

@@ -1,0 +1,65 @@
+"""From a network and images to its table of options: sensitivity, damage, and the cache that spares both."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from vfconvert.analysis.graph import Network
+from vfconvert.analysis.profile import Profile
+from vfconvert.analysis.totals import Totals
+from vfconvert.budget.building import option_table
+from vfconvert.budget.cache import key_of, read_harms, write_harms
+from vfconvert.budget.candidates import KINDS
+from vfconvert.budget.damage import harms_of
+from vfconvert.budget.sensitivity import sensitivity_of
+from vfconvert.budget.table import OptionTable
+from vfconvert.planning import Plan
+from vfconvert.progress import Progress, no_progress
+
+_SENSITIVITY_MACS = 2e12  # multiply-adds of the backward passes, three for each of a forward pass
+_FEWEST_IMAGES = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Subject:
+    """The network that is planned for. `plan` converts every layer that may be; `sha256` is that of its file."""
+
+    teacher: nn.Module
+    network: Network | None
+    layers: Profile
+    plan: Plan
+    before: Totals
+    sha256: str
+
+
+def measure_options(
+    subject: Subject,
+    images: Tensor,
+    *,
+    seed: int,
+    kinds: Collection[str] = KINDS,
+    cache: Path | None = None,
+    progress: Progress = no_progress,
+) -> OptionTable:
+    """The options of every layer that may be converted, with their damage on `images` `(N, C, H, W)`.
+
+    `cache` is where the damage is kept between runs, None for nowhere. The teacher is left as it was.
+    """
+    geometries = {decision.layer: decision.geometry for decision in subject.plan.converted}
+    key = key_of(subject.sha256, images, seed, list(geometries)) if cache is not None else ""
+    known = read_harms(cache, key, geometries) if cache is not None else None
+    if known is None:
+        affordable = int(_SENSITIVITY_MACS / (3 * max(subject.before.macs_executed, 1)))
+        some = images[: max(_FEWEST_IMAGES, min(len(images), affordable))]
+        sensitivity = sensitivity_of(subject.teacher, list(geometries), some, seed=seed, progress=progress)
+        harms = harms_of(
+            subject.teacher, subject.network, geometries, sensitivity, images, seed=seed, progress=progress
+        )
+        known = harms, sensitivity.measure
+        if cache is not None:
+            write_harms(cache, key, *known)
+    return option_table(subject.plan, subject.layers, subject.before, known[0], known[1], kinds)
