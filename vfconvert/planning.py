@@ -95,17 +95,17 @@ def make_plan(
     chosen = [next((o for o in reversed(overrides) if fnmatchcase(facts.name, o.glob)), None) for facts in every]
     _check_strides(wish, wishes, [ConvGeometry.of(facts.module) for facts in every], chosen)
     decisions = []
+    unnamed = "not-included", f"no --layer matches (given: {', '.join(override.glob for override in overrides)})"
+    only_named = bool(overrides) and not (wish.spatial or wish.channel)
     for facts, override in zip(every, chosen, strict=True):
-        if override is None:
-            stays = None
-            if overrides and not (wish.spatial or wish.channel):
-                stays = "not-included", f"no --layer matches (given: {', '.join(o.glob for o in overrides)})"
-            decisions.append(_decision(facts, stays, wish, norms.get(facts.name), ""))
-        else:
-            own = wishes[override]
-            stays = ("excluded", f"--layer {override}") if own is None else None
-            named = replace(facts, include_first=True)
-            decisions.append(_decision(named, stays, own or wish, norms.get(facts.name), f"--layer {override}: "))
+        own, stays, asked = wish, None, ""
+        if override is not None:
+            asked, wanted = f"--layer {override}", wishes[override]
+            own, stays = wanted or wish, ("excluded", asked) if wanted is None else None
+        elif only_named:
+            stays = unnamed
+        known = replace(facts, include_first=True) if override is not None or only_named else facts
+        decisions.append(_decision(known, stays, own, norms.get(facts.name), asked))
     plan = Plan(decisions=tuple(decisions))
     check_something_converted(plan)
     return plan
@@ -141,7 +141,7 @@ def _decision(facts: Facts, stays: Reason | None, wish: Wish, norm: str | None, 
         try:
             spec.check(geometry)
         except IllegalSpecError as error:
-            raise IllegalSpecError(f"{asked}layer {facts.name}: {error}") from error
+            raise IllegalSpecError(f"{asked}: layer {facts.name}: {error}") from error
         reason = no_gain(geometry, spec, channel=wish.channel, norm=norm is not None)
     if reason is not None:
         return Keep(layer=facts.name, geometry=geometry, code=reason[0], reason=reason[1])
