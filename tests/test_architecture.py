@@ -15,7 +15,7 @@ ORDER = (
     *("errors", "version", "progress", "silence", "specs", "overrides", "options", "files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data"),
-    *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "plan_entries", "plan_file", "ledger"),
+    *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "ledger", "plan_entries", "plan_file"),
     *("fitting", "lowering", "recipes"),
     *(
         "exporting",

@@ -36,7 +36,8 @@ def codes(source: str) -> set[str]:
 
 
 def test_every_code_that_a_rule_gives_is_in_the_table_and_no_other():
-    sources = [PACKAGE / "eligibility.py", PACKAGE / "planning.py", *(PACKAGE / "budget").glob("*.py")]
+    modules = ("eligibility", "planning", "plan_entries", "plan_file")
+    sources = [*(PACKAGE / f"{name}.py" for name in modules), *(PACKAGE / "budget").glob("*.py")]
     given = {CHOSEN_TO_STAY}.union(*(codes(path.read_text(encoding="utf-8")) for path in sources))
     assert len(given) > 10
     assert given == set(FLAGS)
@@ -99,7 +100,12 @@ def test_meta_another_flag_does_not_include_the_layer(code):
     assert case.layer not in [c.layer for c in plan_of(model, case.wish, **other).converted]
 
 
-@pytest.mark.parametrize("code", sorted(set(FLAGS) - {*CASES, "budget"}))
+@pytest.mark.parametrize("code", ["plan", "not-in-plan"])
+def test_what_a_plan_file_keeps_is_included_by_editing_it(code):
+    assert flag_of(_keep(code, "why")) == "edit --plan"
+
+
+@pytest.mark.parametrize("code", sorted(set(FLAGS) - {*CASES, "budget", "plan", "not-in-plan"}))
 def test_what_the_network_itself_forbids_no_flag_can_include(code):
     assert flag_of(_keep(code, "why")) is None
 

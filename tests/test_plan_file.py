@@ -116,13 +116,19 @@ def test_first_convolution_is_converted_where_the_plan_says_so(path: Path) -> No
 
 
 def test_kept_layer_has_the_reason_of_the_file(path: Path) -> None:
-    made = edited(path, lambda layers: layers["0"].update(code="mine", reason="as it is"))
+    made = edited(path, lambda layers: layers["0"].update(code="excluded", reason="as it is"))
     assert read(made).decisions[0] == Keep(
         layer="0",
         geometry=ConvGeometry.of(network()[0]),
-        code="mine",
+        code="excluded",
         reason="as it is",  # type: ignore[arg-type]
     )
+
+
+def test_layer_kept_without_a_reason_is_kept_by_the_plan(path: Path) -> None:
+    made = edited(path, lambda layers: [layers["0"].pop(name) for name in ("code", "reason", "shape")])
+    kept = read(made).kept[0]
+    assert (kept.layer, kept.code, kept.reason) == ("0", "plan", "the plan keeps it")
 
 
 def test_other_weights_are_no_error(path: Path) -> None:

@@ -58,6 +58,11 @@ CASES: dict[str, tuple[Callable[[Layers], object], str]] = {
         lambda f: f["3"].update(windows=1, channel_stride=0, kind="spatial"),
         'layer "3", field decision: got "convert", expected "keep": a 1x1 kernel',
     ),
+    "code that nobody knows": (
+        lambda f: f["0"].update(code="mine"),
+        'field code: got "mine", expected one of budget, ',
+    ),
+    "code of a wrong type": (lambda f: f["0"].update(code=["first"]), r'field code: got \["first"\], expected one of'),
     "reason with a control character": (lambda f: f["0"].update(reason="\x1b[2J"), r'reason: got "\\u001b\[2J"'),
     "layers of a wrong type": (lambda f: f["top"].update(layers={}), "field layers: got {}, expected a list"),
     "no layers": (lambda f: f["top"].pop("layers"), "field layers: got none, expected a list"),

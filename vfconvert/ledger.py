@@ -37,6 +37,8 @@ FLAGS: Mapping[str, Flag] = {
     "excluded": _excluded,
     "not-included": _unselected,
     "budget": _always("tighter --target"),
+    "plan": _always("edit --plan"),
+    "not-in-plan": _always("edit --plan"),
     # What the layer is, or how the network uses it: the network would have to change, not the command.
     "root": _none,
     "parametrized": _none,

@@ -6,12 +6,14 @@ from typing import Any
 
 from vfconvert.errors import IllegalSpecError
 from vfconvert.json_fields import Checked, is_line, is_number, shown
+from vfconvert.ledger import FLAGS
 from vfconvert.ops.crops import CROP_FAMILIES, crops_and_levels
 from vfconvert.planning import Convert, Decision, Keep, no_gain
 from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 _CONVERTED = ("layer", "shape", "decision", "kind", "crops", "levels", "windows", "channel_stride", "primaries")
 FIELDS = {"convert": (*_CONVERTED, "whole_window"), "keep": ("layer", "shape", "decision", "code", "reason")}
+_UNSAID = "plan", "the plan keeps it"  # code and reason of a layer that is kept without any
 _Crops = tuple[tuple[Crop, ...], tuple[tuple[int, ...], ...]]
 
 
@@ -78,8 +80,8 @@ def decision_of(entry: Checked, geometry: ConvGeometry, norm: str | None, refuse
         return None
     entry.only(FIELDS[decided])
     if decided == "keep":
-        code = entry.read("code", "plan", is_line, "a printable text")
-        reason = entry.read("reason", "the plan keeps it", is_line, "a printable text")
+        code = entry.read("code", _UNSAID[0], _is_code, f"one of {', '.join(sorted(FLAGS))}")
+        reason = entry.read("reason", _UNSAID[1], is_line, "a printable text")
         return Keep(layer=name, geometry=geometry, code=code, reason=reason) if len(entry.errors) == before else None
     if refused is not None:
         entry.wrong("decision", f'got "convert", expected "keep": {refused}')
@@ -90,6 +92,10 @@ def decision_of(entry: Checked, geometry: ConvGeometry, norm: str | None, refuse
             return Convert(layer=name, geometry=geometry, spec=spec, norm=norm)
         entry.wrong("decision", f'got "convert", expected "keep": {reason[1]}')
     return None
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, str) and value in FLAGS
 
 
 def _spec_of(entry: Checked, geometry: ConvGeometry) -> VersatileSpec | None:

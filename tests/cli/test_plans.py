@@ -77,6 +77,17 @@ def test_plan_holds_no_path_of_this_machine(plan_path, tmp_path):
     assert str(tmp_path) not in plan_path.read_text()
 
 
+def test_plan_by_hand_is_reported(cli_invoke, model_path, images, outputs):
+    plan, report = outputs / "p.json", outputs / "r.json"
+    layers = [{"layer": "3", "decision": "convert", "crops": "squares"}, {"layer": "6", "decision": "keep"}]
+    plan.write_text(json.dumps({"schema_version": 1, "layers": layers}))
+    line = ("--plan", plan, "--data", images, "--no-reconstruct", "--no-measure", "-v")
+    shown = cli_invoke(model_path, *line, "-o", outputs / "a.onnx", "--report", report, exit_code=0).stdout
+    assert "not-in-plan" in shown
+    codes = {row["name"]: row["code"] for row in json.loads(report.read_text())["layers"] if row["decision"] == "keep"}
+    assert codes == {"0": "not-in-plan", "6": "plan"}
+
+
 def test_plan_is_edited_by_hand(cli_invoke, model_path, images, plan_path, outputs):
     plan_path.write_text(plan_path.read_text().replace('"primaries": 12', '"primaries": 10'))
     report = outputs / "r.json"
