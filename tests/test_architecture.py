@@ -12,7 +12,7 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "version", "progress", "silence", "specs", "overrides", "options", "files", "json_fields"),
+    *("errors", "version", "progress", "silence", "specs", "overrides", "targets", "options", "files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "ledger", "plan_entries", "plan_file"),
@@ -26,14 +26,21 @@ ORDER = (
         "reporting",
         "inputs",
         "plan_choice",
+        "plan_search",
+        "preparation",
         "delivery",
+        "outputs",
+        "inspection",
         "pipeline",
         "cli",
         "__main__",
     ),
 )
 MOST_LINES = 300
-HEAVY = ("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn")
+HEAVY = (
+    *("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn"),
+    "matplotlib",
+)
 
 
 def imports(source: str) -> set[str]:

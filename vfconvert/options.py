@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vfconvert.overrides import Override
+from vfconvert.targets import Target
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +30,9 @@ class ConversionOptions:
     layers: tuple[Override, ...] = ()  # what becomes of some layers; of several that match one, the last
     plan: Path | None = None  # convert by this file; then nothing above says anything
     save_plan: Path | None = None  # write the plan that is used
+    targets: tuple[Target, ...] = ()  # limits within which the least harmful plan is chosen
+    max_drop: float | None = None  # points that the smallest plan may lose on images held out to choose by
+    damage_cache: Path | None = None  # None: beside the model
     data: Path | None = None
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
@@ -55,3 +59,8 @@ class ConversionOptions:
     device: str = "cpu"
     dry_run: bool = False
     command: str = "vfconvert"  # the command line, for the report
+
+    @property
+    def searches(self) -> bool:
+        """Whether a plan is to be searched for."""
+        return bool(self.targets) or self.max_drop is not None

@@ -2,58 +2,55 @@
 
 from __future__ import annotations
 
-import copy
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.counting import count_macs, count_numbers
-from vfconvert.analysis.forward import run_once
-from vfconvert.analysis.graph import Network, trace
-from vfconvert.analysis.profile import Profile, profile
-from vfconvert.analysis.totals import Totals, measure, planned, totals_of
-from vfconvert.delivery import Delivery, deliver, paths_of, precision_paths, readable_of
-from vfconvert.errors import DeviceError, InputShapeError, UnwritableOutputError
-from vfconvert.files import atomic_path, check_writable
+from vfconvert.analysis.profile import profile
+from vfconvert.analysis.totals import Totals, measure, planned
+from vfconvert.budget.targets import allowed_by
+from vfconvert.delivery import Delivery, deliver
+from vfconvert.files import atomic_path
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
-from vfconvert.inputs import Images, images_of, source_of
-from vfconvert.loading import LoadedModel, load_model
+from vfconvert.inputs import Images, images_of
 from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
-from vfconvert.plan_choice import check_plan_options, plan_of
+from vfconvert.outputs import check_outputs
+from vfconvert.plan_choice import check_plan_options
 from vfconvert.plan_file import write_plan
-from vfconvert.planning import Plan
+from vfconvert.plan_search import Searched, search, table_of, tightest
+from vfconvert.planning import Plan, check_something_converted
+from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.describe import agreement_report, latency_report, layer_rows, size_of, warnings_of
+from vfconvert.reporting.budget import budget_report
+from vfconvert.reporting.describe import (
+    agreement_report,
+    latency_report,
+    layer_rows,
+    points_lost,
+    size_of,
+    warnings_of,
+)
 from vfconvert.reporting.json_report import write_json
-from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, LatencyReport
+from vfconvert.reporting.report import (
+    AgreementReport,
+    ArtefactReport,
+    BudgetReport,
+    ConversionReport,
+    FileReport,
+    LatencyReport,
+)
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
 
 
 def convert(options: ConversionOptions, progress: Progress = no_progress) -> ConversionReport:
@@ -65,62 +62,77 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
     table = CostTable(threads=options.threads)
     if not options.dry_run:
         table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
-    _check_outputs(options)
-    device, clock = _device(options.device), _Clock()
-    with clock.stage("load"):
-        loaded = load_model(
-            options.model,
-            architecture=options.arch,
-            architecture_arguments=options.arch_args,
-            trust_pickle=options.trust_pickle,
-        )
-        teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
-    with clock.stage("plan"):
-        source = source_of(options, teacher)
-        example = torch.zeros(1, *source.shape, device=device)
-        layers = profile(teacher, example)
-        noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
-        _check_batches(teacher, noise.to(device))
-        network = trace(teacher, noise.to(device))
-        plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
-        if options.save_plan is not None:
-            write_plan(plan, options.save_plan, source_sha256=loaded.sha256)
-        before = totals_of(teacher, layers, count_macs(teacher, example))
-    run = _Run(options, network, loaded, teacher, layers, plan, before, example, device, clock, progress)
-    if options.dry_run:
-        return run.report(after=planned(teacher, before, layers, plan.converted))
-    with clock.stage("images"):
-        images = images_of(source, options, teacher, progress)
-    chosen = _fit_options(run, images)
-    fitted = compress(teacher, network, plan, images.calibration, chosen, progress)
-    run.left_out = chosen.left_out if options.reconstruct else ""
-    return _export(run, fitted, images, table)
+    check_outputs(options)
+    clock = Clock()
+    prepared = prepare(options, clock)
+    run = _Run(options, prepared, clock, progress)
+    images = run.images() if options.searches or not options.dry_run else None
+    fitted = run.search(images, table) if options.searches and images is not None else None
+    if options.save_plan is not None:
+        write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
+    if options.dry_run or images is None:
+        return run.report(after=planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted))
+    return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
 class _Run:
     """What the later stages and the report share."""
 
-    def __init__(
-        self,
-        options: ConversionOptions,
-        network: Network | None,
-        loaded: LoadedModel,
-        teacher: nn.Module,
-        layers: Profile,
-        plan: Plan,
-        before: Totals,
-        example: Tensor,
-        device: torch.device,
-        clock: _Clock,
-        progress: Progress,
-    ) -> None:
-        self.options, self.network, self.loaded = options, network, loaded
-        self.teacher, self.layers = teacher, layers
-        self.left_out, self.progress = "", progress
+    def __init__(self, options: ConversionOptions, prepared: Prepared, clock: Clock, progress: Progress) -> None:
+        self.options, self.clock, self.progress = options, clock, progress
+        self.loaded, self.network, self.teacher = prepared.loaded, prepared.network, prepared.teacher
+        self.layers, self.before, self.example = prepared.layers, prepared.before, prepared.example
+        self.plan, self.device, self._prepared = prepared.plan, prepared.device, prepared
+        self.left_out = ""
         self.forms: dict[str, str] = {}
         self.executed: dict[str, int] = {}
         self.latency: LatencyReport | None = None
-        self.plan, self.before, self.example, self.device, self.clock = plan, before, example, device, clock
+        self.searched: Searched | None = None
+        self.judged_from = 0  # images held out before this one have helped to choose
+
+    def images(self) -> Images:
+        """Read or make them."""
+        with self.clock.stage("images"):
+            return images_of(self._prepared.source, self.options, self.teacher, self.progress)
+
+    def fit(self, plan: Plan, images: Images) -> Fitted:
+        """The student of a plan."""
+        chosen = _fit_options(self, images)
+        self.left_out = chosen.left_out if self.options.reconstruct else ""
+        return compress(self.teacher, self.network, plan, images.calibration, chosen, self.progress)
+
+    def search(self, images: Images, costs: CostTable) -> Fitted | None:
+        """Choose the plan by the targets; the student too, where plans were tried to the end."""
+        options, size = self.options, self.loaded.size_bytes
+        with self.clock.stage("measure options"):
+            timed_too = any(target.cost == "latency" for target in options.targets)
+            known = len(costs.measured)
+            found = table_of(
+                self._prepared.subject, images.calibration, options, costs if timed_too else None, self.progress
+            )
+            if options.costs is not None and len(costs.measured) > known and not options.dry_run:
+                costs.write(options.costs)
+        if options.max_drop is None:
+            self.searched = search(found, options, size)
+            self.plan = self.searched.plan
+            check_something_converted(self.plan)
+            return None
+        tried: dict[Plan, Fitted] = {}
+        self.judged_from = max(1, len(images.judging) // 2)
+
+        def drop_of(plan: Plan) -> float:
+            tried.clear()  # the last is the best, or is made again
+            tried[plan] = self.fit(plan, images)
+            chosen_by = slice(0, self.judged_from)
+            return points_lost(self._agreement(tried[plan].model, images, chosen_by))
+
+        self.searched = tightest(found, options, size, drop_of)
+        self.plan = self.searched.plan
+        return tried.get(self.plan)
+
+    def _agreement(self, student: nn.Module, images: Images, part: slice) -> AgreementReport:
+        labels = images.labels[part] if images.labels is not None else None
+        return agreement_report(self.teacher, student, images.judging[part], labels, images.classes, images.report)
 
     def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
         """Choose the student's inference form; note what it executes and how long it takes."""
@@ -148,9 +160,7 @@ class _Run:
         agreement = None
         if student is not None and images is not None:
             with self.clock.stage("judge"):
-                agreement = agreement_report(
-                    self.teacher, student, images.judging, images.labels, images.classes, images.report
-                )
+                agreement = self._agreement(student, images, slice(self.judged_from, None))
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
@@ -179,6 +189,7 @@ class _Run:
             output=FileReport(path=first.path, bytes=first.bytes, sha256=first.sha256) if first is not None else None,
             artefacts=artefacts,
             latency=self.latency,
+            budget=self._budget(after, first),
             seconds=seconds,
             warnings=warnings_of(
                 self.plan,
@@ -189,6 +200,23 @@ class _Run:
                 left_out=self.left_out,
             ),
             trusted_pickle=self.loaded.trusted,
+        )
+
+    def _budget(self, after: Totals, file: ArtefactReport | None) -> BudgetReport | None:
+        found, options = self.searched, self.options
+        if found is None:
+            return None
+        allowed = [allowed_by(found.table, target, self.loaded.size_bytes) for target in options.targets]
+        return budget_report(
+            options.targets,
+            allowed,
+            found.table,
+            found.point,
+            found.gap,
+            options.max_drop,
+            after,
+            self.latency,
+            file,
         )
 
 
@@ -236,50 +264,3 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         if beside is not None:
             write_json(report, beside)
     return report
-
-
-def _check_outputs(options: ConversionOptions) -> None:
-    """Before any work: outputs can be written, and none of them is the input or the other."""
-    taken = {options.model.resolve(): "the input model"}
-    if options.plan is not None:
-        taken[options.plan.resolve()] = "the plan that --plan reads"
-    written = [] if options.dry_run else _written(options)
-    for flag, path in (("--save-plan", options.save_plan), *written):
-        if path is None:
-            continue
-        if path.resolve() in taken:
-            raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
-        taken[path.resolve()] = f"also what {flag} writes"
-        check_writable(path)
-
-
-def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
-    """What a run that is not dry writes besides a plan, each file with the flag that names it."""
-    new_costs = None if options.costs is not None and options.costs.exists() else options.costs
-    files = paths_of(options)
-    written: list[tuple[str, Path | None]] = [("--output", path) for path in files.values()]
-    if "safetensors" in files:
-        written.append(("--output", readable_of(files["safetensors"])))
-    written += [("--output", path) for path in precision_paths(options).values()]
-    return [*written, ("--report", options.report), ("--costs", new_costs)]
-
-
-def _check_batches(model: nn.Module, pair: Tensor) -> None:
-    """A network that has run on one image must run on several, since it is fitted on batches."""
-    try:
-        run_once(model, pair)
-    except InputShapeError as error:
-        raise InputShapeError(
-            f"the network takes one image but not a batch of {len(pair)}, as the fit needs it ({error.__cause__}); "
-            "make its forward independent of the number of images"
-        ) from error
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # a device without memory has no value to give
-    except (RuntimeError, AssertionError) as error:
-        said = str(error).strip().splitlines()[0]
-        raise DeviceError(f"--device {name}: {said}; use cpu, or a device that this torch can see") from error
-    return device

@@ -38,9 +38,10 @@ def plan_of(options: ConversionOptions, teacher: nn.Module, layers: Profile, nor
 
 
 def _wish_of(options: ConversionOptions) -> Wish:
+    everything = options.searches and not (options.spatial or options.channel)
     return Wish(
-        spatial=options.spatial,
-        channel=options.channel,
+        spatial=options.spatial or everything,
+        channel=options.channel or everything,
         windows=options.windows,
         channel_stride=options.channel_stride,
         crops=options.crops,

@@ -98,12 +98,17 @@ def point_of(table: OptionTable, chosen: Sequence[int]) -> Point:
 def frontier_of(table: OptionTable, cost: str, points: int = _POINTS) -> Frontier:
     """Least damage from the whole network down to the least that the options reach, in equal steps of one cost."""
     whole = _fixed(table, cost) + sum(cost_of(layer.options[0], cost) for layer in table.layers)
-    least = _fixed(table, cost) + sum(min(cost_of(o, cost) for o in layer.options) for layer in table.layers)
+    least = least_of(table, cost)
     found: dict[tuple[int, ...], None] = {}
     for step in range(points + 1):
         limit = whole + (least - whole) * step / points
         found[choose(table, {cost: limit * (1 + 1e-9)}).chosen] = None
     return Frontier(cost=cost, points=tuple(point_of(table, chosen) for chosen in found))
+
+
+def least_of(table: OptionTable, cost: str) -> float:
+    """The least that the whole network can have of a cost, whatever it harms."""
+    return _fixed(table, cost) + sum(min(cost_of(o, cost) for o in layer.options) for layer in table.layers)
 
 
 def uniform(table: OptionTable, kind: str) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _STATED_BY_A_PLAN = (
     *("spatial", "channel", "windows", "channel_stride", "crops"),
     *("include", "exclude", "include_first", "layers"),
+    *("targets", "max_drop", "damage_cache"),
 )
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
 
@@ -62,8 +63,15 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
             )
         return
     kinds = {override.kind for override in values["layers"]}
-    if not (values["spatial"] or values["channel"] or kinds):
-        raise click.UsageError("nothing to do: add --spatial, --channel or both, or --layer, or --plan")
+    searches = bool(values["targets"]) or values["max_drop"] is not None
+    if not (values["spatial"] or values["channel"] or kinds or searches):
+        raise click.UsageError("nothing to do: add --spatial, --channel or both, or --target, --layer or --plan")
+    if searches and (stated := given("windows", "channel_stride")):
+        raise click.UsageError(f"{stated[0]} is chosen for every layer under --target and --max-drop; drop it")
+    if searches and kinds - {"keep"}:
+        raise click.UsageError("under --target and --max-drop, --layer takes GLOB=keep only; drop one of the two")
+    if values["damage_cache"] is not None and not searches:
+        raise click.UsageError("--damage-cache says nothing without --target or --max-drop; add one or drop it")
     for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):
         wanted = values[needed] or "both" in kinds or (needed == "channel" and "channel" in kinds)
         if given(flag) and not wanted:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from vfconvert.cli.group import SectionOption
-from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE
+from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.options import ConversionOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -28,6 +28,7 @@ def _option(section: str, *names: str, help: str, **settings: Any) -> Callable[[
 
 _method = partial(_option, "Method (at least one of --spatial and --channel, or --layer or --plan)")
 _layers = partial(_option, "Which layers")
+_budget = partial(_option, "A plan under a budget")
 _images = partial(_option, "Images to fit on and to judge by")
 _loading = partial(_option, "Files that hold only weights, or more than a network")
 _writing = partial(_option, "Output")
@@ -83,6 +84,29 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         metavar="GLOB=KIND",
         help="What becomes of layers of such a name: keep, spatial, lines, channel or both, as in 'layer4.*=spatial' "
         "or '*.conv2=both:windows=2,stride=1/4,primaries=0.75'; repeatable, the last that matches counts.",
+    ),
+    _budget(
+        "--target",
+        "targets",
+        multiple=True,
+        type=TARGET,
+        metavar="COST=LIMIT",
+        help="Choose the least harmful plan within a limit: params=50%, macs=1.2G, size=5MB or latency=60%; "
+        "repeatable. "
+        "Alone it may use every kind of filter; --spatial and --channel, where given, say which.",
+    ),
+    _budget(
+        "--max-drop",
+        type=click.FloatRange(min=0),
+        metavar="POINTS",
+        help="Choose the smallest plan that loses at most so many points, of accuracy where images are labelled, else "
+        "of agreement, on half of the images held out.",
+    ),
+    _budget(
+        "--damage-cache",
+        type=_FILE,
+        metavar="PATH",
+        help="Where the measured damage is kept for the next plan.  [default: MODEL.damage.json]",
     ),
     _layers("--plan", type=_FILE, metavar="FILE", help="Convert as this file says, which --save-plan wrote."),
     _images(

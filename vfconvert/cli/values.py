@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfconvert.overrides import read_count_or_share, read_override
+from vfconvert.targets import Target, read_target
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
@@ -34,6 +35,21 @@ class Value(_ParamType):
             return self._read(value)
         except (ValueError, ZeroDivisionError):
             self.fail(f"got {value!r}, expected {self._expected}", param, ctx)
+
+
+class TargetValue(_ParamType):
+    """A limit of --target; what is wrong with it is said by its own reader."""
+
+    name = "target"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Target:
+        """The target; one that is no string has been read before."""
+        if isinstance(value, Target):
+            return value
+        try:
+            return read_target(value)
+        except ValueError as error:
+            self.fail(f"got {value!r}: {error}", param, ctx)
 
 
 class LayerValue(_ParamType):
@@ -101,3 +117,4 @@ NUMBERS = Value("numbers", read_numbers, "numbers with commas between them, like
 SHAPE = Value("shape", read_shape, "three numbers C,H,W like 3,224,224")
 PAIR = Value("pair", read_pair, "KEY=VALUE like num_classes=10")
 LAYER = LayerValue()
+TARGET = TargetValue()

@@ -51,6 +51,15 @@ def agreement_report(
     )
 
 
+def points_lost(found: AgreementReport) -> float:
+    """Percentage points of accuracy where labels are known, else of agreement, else of the output's relative error."""
+    if found.accuracy_before is not None and found.accuracy_after is not None:
+        return 100 * (found.accuracy_before - found.accuracy_after)
+    if found.measure == "top-1 agreement":
+        return 100 * (1 - found.value)
+    return 100 * found.relative_error
+
+
 def latency_report(timings: Mapping[str, Timing], *, threads: int, batch: int) -> LatencyReport | None:
     """The timings of the network "before" and "after"; None where there are none."""
     if not timings:

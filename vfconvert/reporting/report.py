@@ -151,6 +151,38 @@ class ImagesReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TargetReport:
+    """One limit on the whole network: what was allowed, predicted when the plan was chosen, and reached in the end.
+
+    In numbers, MACs, bytes or seconds; `reached` is None where nothing was made or measured.
+    """
+
+    target: str
+    allowed: float
+    predicted: float
+    reached: float | None
+
+    @property
+    def kept(self) -> bool:
+        """Whether what was reached is within what was allowed; True where it is not known."""
+        return self.reached is None or self.reached <= self.allowed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetReport:
+    """How a plan was chosen. `damage` is predicted, in nats or in shares of the output's variance (`measure`).
+
+    `gap`: by what share the damage might be lower at best. `max_drop` are points, None where none were given.
+    """
+
+    targets: tuple[TargetReport, ...]
+    damage: float
+    measure: str
+    gap: float
+    max_drop: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionReport:
     """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run."""
 
@@ -172,5 +204,6 @@ class ConversionReport:
     trusted_pickle: bool = False
     artefacts: tuple[ArtefactReport, ...] = ()
     latency: LatencyReport | None = None
+    budget: BudgetReport | None = None
     precisions: tuple[PrecisionReport, ...] = ()
     schema_version: int = SCHEMA_VERSION

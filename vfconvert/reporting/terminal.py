@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vfconvert.reporting.budget import budget_lines
 from vfconvert.reporting.layers import indented, layers_summary, layers_table
 from vfconvert.reporting.ledger import ledger
 from vfconvert.reporting.report import AgreementReport, ConversionReport
@@ -24,6 +25,7 @@ def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     parts: list[RenderableType] = [*_headline(report), totals_table(report), *_notes(report)]
     parts.extend([layers_table(report)] if verbose else [Text(), *layers_summary(report)])
     parts.extend([*ledger(report.layers, verbose=verbose), Text()])
+    parts.extend(budget_lines(report.budget))
     parts.extend(_speed(report))
     parts.extend(_images(report))
     parts.extend(_parity(report))

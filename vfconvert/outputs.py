@@ -1,0 +1,39 @@
+"""Before any work: whether everything that a conversion writes can be written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vfconvert.budget.cache import cache_path
+from vfconvert.delivery import paths_of, precision_paths, readable_of
+from vfconvert.errors import UnwritableOutputError
+from vfconvert.files import check_writable
+from vfconvert.options import ConversionOptions
+
+
+def check_outputs(options: ConversionOptions) -> None:
+    """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output."""
+    taken = {options.model.resolve(): "the input model"}
+    if options.searches:
+        taken[(options.damage_cache or cache_path(options.model)).resolve()] = "where damage is kept"
+    if options.plan is not None:
+        taken[options.plan.resolve()] = "the plan that --plan reads"
+    written = [] if options.dry_run else _written(options)
+    for flag, path in (("--save-plan", options.save_plan), *written):
+        if path is None:
+            continue
+        if path.resolve() in taken:
+            raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
+        taken[path.resolve()] = f"also what {flag} writes"
+        check_writable(path)
+
+
+def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
+    """What a run that is not dry writes besides a plan, each file with the flag that names it."""
+    new_costs = None if options.costs is not None and options.costs.exists() else options.costs
+    files = paths_of(options)
+    written: list[tuple[str, Path | None]] = [("--output", path) for path in files.values()]
+    if "safetensors" in files:
+        written.append(("--output", readable_of(files["safetensors"])))
+    written += [("--output", path) for path in precision_paths(options).values()]
+    return [*written, ("--report", options.report), ("--costs", new_costs)]

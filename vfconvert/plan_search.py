@@ -1,0 +1,116 @@
+"""The plan under a budget: what every layer could become is measured on the images, then chosen from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from vfconvert.budget.building import timed
+from vfconvert.budget.cache import cache_path
+from vfconvert.budget.candidates import KINDS
+from vfconvert.budget.frontier import Point
+from vfconvert.budget.knapsack import Choice, choose, least_of, point_of
+from vfconvert.budget.options import Subject, measure_options
+from vfconvert.budget.table import OptionTable
+from vfconvert.budget.targets import limits_of, whole_of
+from vfconvert.errors import BudgetError
+from vfconvert.lowering.choice import onnx_bytes, time_files
+from vfconvert.lowering.costs import CostTable
+from vfconvert.options import ConversionOptions
+from vfconvert.planning import Plan
+from vfconvert.progress import Progress
+
+_STEPS = 6  # of the search for the tightest plan: to 1.5 % of the range
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Searched:
+    """A chosen plan, what it should cost and harm, and the limits by cost that it keeps."""
+
+    plan: Plan
+    table: OptionTable
+    point: Point
+    gap: float
+    limits: dict[str, float]
+
+
+def kinds_of(options: ConversionOptions) -> tuple[str, ...]:
+    """The kinds of option that are allowed: all of them where neither --spatial nor --channel is given."""
+    if not (options.spatial or options.channel):
+        return KINDS
+    kinds = {"spatial": options.spatial, "lines": options.spatial and options.crops == "lines"}
+    kinds |= {"channel": options.channel, "group": options.channel, "both": options.spatial and options.channel}
+    return tuple(kind for kind in KINDS if kinds[kind])
+
+
+def table_of(
+    subject: Subject, images: Tensor, options: ConversionOptions, costs: CostTable | None, progress: Progress
+) -> OptionTable:
+    """The options of every layer, with their times where there is a table of costs to measure into.
+
+    `images` `(N, C, H, W)` are those of the calibration. Raises `BudgetError` where the network cannot be timed.
+    """
+    cache = options.damage_cache if options.damage_cache is not None else cache_path(options.model)
+    table = measure_options(subject, images, seed=options.seed, kinds=kinds_of(options), cache=cache, progress=progress)
+    if costs is None:
+        return table
+    example = images[:1].cpu()
+    file = onnx_bytes(subject.teacher, example)
+    if file is None:
+        raise BudgetError("the original network cannot be timed in ONNX Runtime, so a latency is no target here")
+    whole = time_files({"original": file}, example, options.threads)["original"].median
+    return timed(table, subject.teacher, subject.layers, costs, whole, progress)
+
+
+def search(table: OptionTable, options: ConversionOptions, original_bytes: int) -> Searched:
+    """The least harmful plan within the targets. Raises `BudgetError` where there is none."""
+    return _searched(table, limits_of(table, options.targets, original_bytes))
+
+
+def tightest(
+    table: OptionTable,
+    options: ConversionOptions,
+    original_bytes: int,
+    drop_of: Callable[[Plan], float],
+) -> Searched:
+    """The smallest plan that loses at most `--max-drop` points, by halving the range of one cost.
+
+    The cost is that of the first target, else "params"; all targets are kept too. `drop_of` converts by a plan and
+    tells the points that are lost. Raises `BudgetError` where no plan loses as little.
+    """
+    allowed = options.max_drop if options.max_drop is not None else 0.0
+    limits = limits_of(table, options.targets, original_bytes)
+    cost = next(iter(limits), "params")
+    whole = whole_of(table, cost)
+    if whole is None:
+        raise BudgetError(f"{cost}: nothing was measured; drop --no-measure, or give --costs")
+    low, high = least_of(table, cost), min(whole, limits.get(cost, whole))
+    if high < low:
+        choose(table, limits)  # says what can be reached
+    best: Searched | None = None
+    lowest = float("inf")
+    for step in range(_STEPS + 1):
+        limit = low if step == 0 else (low + high) / 2
+        found = _searched(table, {**limits, cost: limit * (1 + 1e-9)})
+        drop = drop_of(found.plan) if found.plan.converted else 0.0
+        lowest = min(lowest, drop)
+        if drop <= allowed and found.plan.converted:
+            best, high = found, limit
+            if step == 0:
+                break
+        else:
+            low = limit
+    if best is None:
+        raise BudgetError(
+            f"--max-drop {allowed:g}: no plan that was tried loses as little (the best lost {lowest:.2f} points); "
+            "allow more, or give more --calibration-images"
+        )
+    return best
+
+
+def _searched(table: OptionTable, limits: dict[str, float]) -> Searched:
+    choice: Choice = choose(table, limits)
+    plan = table.plan(choice.chosen)
+    return Searched(plan=plan, table=table, point=point_of(table, choice.chosen), gap=choice.gap, limits=dict(limits))

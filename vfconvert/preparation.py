@@ -1,0 +1,124 @@
+"""What every command does first: load the network, run it once, trace it, and decide about its layers."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.forward import run_once
+from vfconvert.analysis.graph import Network, trace
+from vfconvert.analysis.profile import Profile, profile
+from vfconvert.analysis.totals import Totals, totals_of
+from vfconvert.budget.options import Subject
+from vfconvert.errors import DeviceError, InputShapeError
+from vfconvert.inputs import Source, source_of
+from vfconvert.loading import LoadedModel, load_model
+from vfconvert.options import ConversionOptions
+from vfconvert.plan_choice import plan_of
+from vfconvert.planning import Plan
+
+
+class Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Within, time counts for this stage."""
+        begun = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """The teacher, in evaluation and float32 on the device, with what is known of it.
+
+    `plan` converts what the options allow; `network` is None where the control flow cannot be traced; `example` is
+    `(1, C, H, W)`.
+    """
+
+    loaded: LoadedModel
+    teacher: nn.Module
+    network: Network | None
+    layers: Profile
+    before: Totals
+    plan: Plan
+    source: Source
+    example: Tensor
+    device: torch.device
+
+    @property
+    def subject(self) -> Subject:
+        """What a plan is searched for."""
+        return Subject(
+            teacher=self.teacher,
+            network=self.network,
+            layers=self.layers,
+            plan=self.plan,
+            before=self.before,
+            sha256=self.loaded.sha256,
+        )
+
+
+def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
+    """Load and look at the model. Raises the errors of `vfconvert.errors`."""
+    device = _device(options.device)
+    with clock.stage("load"):
+        loaded = load_model(
+            options.model,
+            architecture=options.arch,
+            architecture_arguments=options.arch_args,
+            trust_pickle=options.trust_pickle,
+        )
+        teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
+    with clock.stage("plan"):
+        source = source_of(options, teacher)
+        example = torch.zeros(1, *source.shape, device=device)
+        layers = profile(teacher, example)
+        noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
+        _check_batches(teacher, noise.to(device))
+        network = trace(teacher, noise.to(device))
+        plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
+        before = totals_of(teacher, layers, count_macs(teacher, example))
+    return Prepared(
+        loaded=loaded,
+        teacher=teacher,
+        network=network,
+        layers=layers,
+        before=before,
+        plan=plan,
+        source=source,
+        example=example,
+        device=device,
+    )
+
+
+def _check_batches(model: nn.Module, pair: Tensor) -> None:
+    """A network that has run on one image must run on several, since it is fitted on batches."""
+    try:
+        run_once(model, pair)
+    except InputShapeError as error:
+        raise InputShapeError(
+            f"the network takes one image but not a batch of {len(pair)}, as the fit needs it ({error.__cause__}); "
+            "make its forward independent of the number of images"
+        ) from error
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # a device without memory has no value to give
+    except (RuntimeError, AssertionError) as error:
+        said = str(error).strip().splitlines()[0]
+        raise DeviceError(f"--device {name}: {said}; use cpu, or a device that this torch can see") from error
+    return device

@@ -1,0 +1,80 @@
+"""From a searched plan to what the report says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from rich.text import Text
+
+from vfconvert.analysis.totals import Totals
+from vfconvert.budget.frontier import Point
+from vfconvert.budget.table import OptionTable
+from vfconvert.budget.targets import file_bytes
+from vfconvert.reporting.report import ArtefactReport, BudgetReport, LatencyReport, TargetReport
+from vfconvert.reporting.units import mebibytes, milliseconds, whole
+from vfconvert.targets import Target
+
+
+def budget_report(
+    targets: Iterable[Target],
+    allowed: Iterable[float],
+    table: OptionTable,
+    point: Point,
+    gap: float,
+    max_drop: float | None,
+    after: Totals,
+    latency: LatencyReport | None,
+    file: ArtefactReport | None,
+) -> BudgetReport:
+    """Targets with what was predicted of the plan and what the written file (None: nothing was written) has."""
+    written = file is not None
+    predicted = {
+        "params": float(point.parameters),
+        "macs": float(point.macs),
+        "size": file_bytes(table, point.parameters),
+        "latency": point.seconds,
+    }
+    reached = {
+        "params": float(after.numbers.parameters) if written else None,
+        "macs": float(after.macs_executed) if written else None,
+        "size": float(file.bytes) if file is not None else None,
+        "latency": latency.after if latency is not None else None,
+    }
+    return BudgetReport(
+        targets=tuple(
+            TargetReport(
+                target=str(target),
+                allowed=limit,
+                predicted=predicted[target.cost] or 0.0,
+                reached=reached[target.cost],
+            )
+            for target, limit in zip(targets, allowed, strict=True)
+        ),
+        damage=point.damage,
+        measure=table.measure,
+        gap=gap,
+        max_drop=max_drop,
+    )
+
+
+def budget_lines(found: BudgetReport | None) -> Iterator[Text]:
+    """A line for each target, one for the damage, and a warning where a target was missed."""
+    if found is None:
+        return
+    for row in found.targets:
+        cost = row.target.partition("=")[0]
+        said = f"Target {row.target}: at most {_amount(cost, row.allowed)}, predicted {_amount(cost, row.predicted)}"
+        if row.reached is not None:
+            said += f", reached {_amount(cost, row.reached)}"
+        yield Text(said + ".")
+        if not row.kept:
+            yield Text(f"Warning: target {row.target} is missed; give a lower one", style="yellow")
+    unit = "nats" if found.measure == "nats" else "of the output's variance"
+    drop = f" The smallest plan tried that loses at most {found.max_drop:g} points." if found.max_drop else ""
+    yield Text(f"Predicted damage of the plan: {found.damage:.4f} {unit} (at best {found.gap:.2%} less).{drop}")
+
+
+def _amount(cost: str, value: float) -> str:
+    if cost == "size":
+        return mebibytes(round(value))
+    return milliseconds(value) if cost == "latency" else whole(round(value))
