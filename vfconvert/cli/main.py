@@ -10,6 +10,7 @@ from vfconvert.cli.bench import bench
 from vfconvert.cli.convert import convert
 from vfconvert.cli.demo import demo
 from vfconvert.cli.group import MainJobGroup
+from vfconvert.cli.inspect import inspect
 
 _PACKAGES = ("vfconvert", "torch", "onnx", "onnxruntime")
 
@@ -47,6 +48,7 @@ def main() -> None:
 
 
 main.add_command(convert)
+main.add_command(inspect)
 main.add_command(bench)
 main.add_command(demo)
 

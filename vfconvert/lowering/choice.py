@@ -47,18 +47,25 @@ def fastest(
 
 
 def timed(
-    teacher: nn.Module, student: nn.Module, lowered: Lowered, example: Tensor, threads: int
+    teacher: nn.Module,
+    student: nn.Module,
+    lowered: Lowered,
+    example: Tensor,
+    threads: int,
+    *,
+    as_it_is: bool = False,
 ) -> tuple[Lowered, dict[str, Timing]]:
     """Time the original ("before") and the student's inference form ("after") in turns, on `example` `(B, C, H, W)`.
 
-    A form that is no faster than the original is given up for ordinary convolutions, and these are timed. No timings
-    where a network cannot be timed.
+    A form that is no faster than the original is given up for ordinary convolutions, and these are timed, unless the
+    form is wanted `as_it_is`. No timings where a network cannot be timed.
     """
     before, after = onnx_bytes(teacher, example), onnx_bytes(lowered.model, example)
     if before is None or after is None:
         return lowered, {}
     timings = time_files({"before": before, "after": after}, example, threads)
-    if timings["after"].median < timings["before"].median or lowered.model is student:
+    faster = timings["after"].median < timings["before"].median
+    if faster or as_it_is or lowered.model is student:
         return lowered, timings
     lowered = Lowered(student, dict.fromkeys(lowered.variants, PLAIN))
     plain = onnx_bytes(student, example)

@@ -19,7 +19,7 @@ from vfconvert.reporting.report import ConversionReport, Size
 
 def to_json(report: ConversionReport) -> str:
     """The whole report as indented JSON that ends in a newline."""
-    plain = _plain(report)
+    plain = plain_value(report)
     ordered = {"schema_version": plain.pop("schema_version"), **plain}
     return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -31,17 +31,17 @@ def write_json(report: ConversionReport, path: Path) -> None:
         temporary.write_bytes(to_json(report).encode("utf-8", errors="backslashreplace"))
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Dicts, lists, strings, booleans, integers, finite floats and None only."""
     if is_dataclass(value):
-        plain = {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        plain = {field.name: plain_value(getattr(value, field.name)) for field in fields(value)}
         if isinstance(value, Size):
             plain |= {"flops_method": 2 * value.macs_method, "flops_executed": 2 * value.macs_executed}
         return plain
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_value(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

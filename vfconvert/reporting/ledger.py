@@ -17,15 +17,16 @@ _MOST_NAMES = 3
 _UNKNOWN = "-"
 
 
-def ledger(rows: Sequence[LayerRow], *, verbose: bool) -> Iterator[RenderableType]:
+def ledger(rows: Sequence[LayerRow], *, verbose: bool, others: int = 0) -> Iterator[RenderableType]:
     """Kept layers by reason, or with `verbose` one by one, with their shares; nothing where none of `rows` is kept.
 
-    The share of a group and the last line are sums of `parameters_share` and `macs_share`.
+    `others`: layers that are not among `rows`. The share of a group and the last line are sums of `parameters_share`
+    and `macs_share`.
     """
     kept = [row for row in rows if row.decision == "keep"]
     if not kept:
         return
-    yield Text(f"Kept: {whole(len(kept))} of {plural(len(rows), 'Conv2d layer')}", style="bold")
+    yield Text(f"Kept: {whole(len(kept))} of {plural(len(rows) + others, 'Conv2d layer')}", style="bold")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)

@@ -12,6 +12,19 @@ def whole(number: int) -> str:
     return f"{number:,}"
 
 
+def metric(number: int) -> str:
+    """Three digits or more and a thousand's letter: 999, 18.4 k, 1.18 M, 115 M, 4.12 G."""
+    size, unit = float(number), ""
+    for letter in ("k", "M", "G", "T"):
+        if abs(size) < 999.5:
+            break
+        size, unit = size / 1000, letter
+    if not unit:
+        return str(number)
+    digits = 2 if abs(size) < 9.995 else 1 if abs(size) < 99.95 else 0
+    return f"{size:.{digits}f} {unit}"
+
+
 def mebibytes(size: int) -> str:
     """Bytes in MiB = 2^20 bytes; below 1 MiB in KiB = 2^10 bytes."""
     return f"{size / MIB:,.2f} MiB" if size >= MIB else f"{size / KIB:,.1f} KiB"

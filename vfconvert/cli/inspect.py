@@ -1,0 +1,67 @@
+"""What could become of every layer, and what that would save and harm; nothing is converted."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from vfconvert.cli.convert import TRUST_WARNING, convert
+from vfconvert.cli.group import COMMAND_LINE, SectionCommand, SectionOption
+from vfconvert.cli.screen import progress_bars, show, silent_libraries
+from vfconvert.cli.values import mapping_of
+from vfconvert.options import ConversionOptions
+
+# Options that mean here what they mean for a conversion.
+_SHARED = (
+    *("model", "spatial", "channel", "crops", "include", "exclude", "include_first", "damage_cache"),
+    *("data", "size", "mean", "std", "preset", "input_shape", "calibration_images"),
+    *("arch", "arch_args", "trust_pickle", "threads", "costs", "seed", "device", "quiet", "verbose"),
+)
+_output = partial(click.option, cls=SectionOption, section="Output")
+
+
+@click.command(cls=SectionCommand, params=[option for option in convert.params if option.name in _SHARED])
+@_output("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@_output(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="PATH",
+    help="Draw damage against parameters, MACs and latency, as .svg or .png (needs vfconvert[plot]).",
+)
+@click.option(
+    "--measure/--no-measure",
+    cls=SectionOption,
+    section="Speed of the written file",
+    default=False,
+    show_default=True,
+    help="Time every option of every layer too, for the frontier by latency; takes minutes.",
+)
+@click.pass_context
+def inspect(ctx: click.Context, /, as_json: bool, plot: Path | None, quiet: bool, verbose: bool, **values: Any) -> None:
+    """Show what each layer of MODEL could become, what that saves and harms, and what the best plans would cost.
+
+    Without --spatial and --channel every kind of filter is tried. What is measured is kept beside the model, so that a
+    --target of a later conversion, with the same images, is a matter of a moment.
+    """
+    if quiet and verbose:
+        raise click.UsageError("-q and -v exclude each other; drop one")
+    values["arch_args"] = mapping_of(values["arch_args"])
+    options = ConversionOptions(**values, max_drop=0.0, command=ctx.meta[COMMAND_LINE])
+    if options.trust_pickle:
+        click.echo(TRUST_WARNING, err=True)
+    with silent_libraries(verbose=verbose), progress_bars(quiet=quiet) as progress:
+        from vfconvert.inspection import inspect as run
+        from vfconvert.reporting.frontier_plot import draw_frontier
+        from vfconvert.reporting.inspect_json import inspect_to_json
+        from vfconvert.reporting.inspect_terminal import render_inspect
+
+        report = run(options, progress)
+        if plot is not None:
+            draw_frontier(report, plot)
+    if as_json:
+        click.echo(inspect_to_json(report), nl=False)
+    elif not quiet:
+        show(render_inspect(report, verbose=verbose))

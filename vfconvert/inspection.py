@@ -1,0 +1,88 @@
+"""What could become of a network: every option of every layer, and the frontier of what can be reached."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+from vfconvert.budget.candidates import KINDS
+from vfconvert.budget.frontier import Point
+from vfconvert.budget.knapsack import frontier_of, point_of, uniform
+from vfconvert.budget.table import OptionTable
+from vfconvert.inputs import images_of
+from vfconvert.lowering.costs import CostTable
+from vfconvert.options import ConversionOptions
+from vfconvert.plan_search import table_of
+from vfconvert.planning import Plan
+from vfconvert.preparation import Clock, prepare
+from vfconvert.progress import Progress, no_progress
+from vfconvert.reporting.describe import layer_rows
+from vfconvert.reporting.inspect_report import InspectReport
+from vfconvert.reporting.report import FileReport
+from vfconvert.version import __version__
+
+_PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnxruntime")
+
+
+def inspect(options: ConversionOptions, progress: Progress = no_progress) -> InspectReport:
+    """Measure the options of every layer, with times where `options.measure` asks for them.
+
+    Raises the errors of `vfconvert.errors`.
+    """
+    clock = Clock()
+    costs = CostTable.open(options.costs, options.threads) if options.measure else None
+    known = len(costs.measured) if costs is not None else 0
+    prepared = prepare(options, clock)
+    with clock.stage("images"):
+        images = images_of(prepared.source, options, prepared.teacher, progress)
+    with clock.stage("measure options"):
+        table = table_of(prepared.subject, images.calibration, options, costs, progress)
+    if costs is not None and options.costs is not None and len(costs.measured) > known:
+        costs.write(options.costs)
+    with clock.stage("frontier"):
+        kinds = ("params", "macs", "latency") if table.seconds is not None else ("params", "macs")
+        frontiers = tuple(frontier_of(table, cost) for cost in kinds)
+    plan = Plan(decisions=table.kept)
+    return InspectReport(
+        command=options.command,
+        versions={
+            "vfconvert": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        seed=options.seed,
+        device=str(prepared.device),
+        input=FileReport(
+            path=str(prepared.loaded.path), bytes=prepared.loaded.size_bytes, sha256=prepared.loaded.sha256
+        ),
+        input_shape=tuple(prepared.example.shape[1:]),
+        measure=table.measure,
+        parameters=table.parameters,
+        macs=table.macs,
+        latency=table.seconds,
+        layers=table.layers,
+        kept=layer_rows(plan, prepared.layers, None, {}, prepared.before),
+        frontiers=frontiers,
+        uniform=_uniform(table),
+        images=images.report,
+        runtime=f"onnxruntime {version('onnxruntime')}" if table.seconds is not None else None,
+        warnings=_warnings(prepared.network is not None, images.report.source),
+        seconds=dict(clock.seconds),
+    )
+
+
+def _uniform(table: OptionTable) -> tuple[tuple[str, Point], ...]:
+    """Every layer alike, for each kind that some layer has."""
+    found = {option.kind for layer in table.layers for option in layer.options}
+    return tuple((kind, point_of(table, uniform(table, kind))) for kind in KINDS if kind in found)
+
+
+def _warnings(traced: bool, source: str) -> tuple[str, ...]:
+    sentences = []
+    if not traced:
+        sentences.append(
+            "the network's control flow cannot be traced: layers are measured one by one without their norms"
+        )
+    if source == "synthetic":
+        sentences.append("no --data was given: damage is measured on synthetic images, and real ones tell more")
+    return tuple(sentences)
