@@ -86,7 +86,7 @@ def _harms(
             shares[index] += made.unexplained * energy
             rows[index].append(made.mask * count * geometry.groups + group * count + made.primary)
     for count, share, own in zip(family.primaries, shares.tolist(), rows, strict=True):
-        spec = _with_primaries(family.spec, geometry, count)
+        spec = spec_with(family.spec, geometry, count)
         yield Harm(
             kind=family.kind,
             spec=spec,
@@ -96,7 +96,8 @@ def _harms(
         )
 
 
-def _with_primaries(spec: VersatileSpec, geometry: ConvGeometry, count: int) -> VersatileSpec:
+def spec_with(spec: VersatileSpec, geometry: ConvGeometry, count: int) -> VersatileSpec:
+    """The spec with so many primary filters of a group; as it is where that is the fewest."""
     return spec if count == spec.fewest_primaries(geometry) else replace(spec, group_primaries=count)
 
 
