@@ -24,8 +24,6 @@ from vfconvert.ops.crops import crops_and_levels
 from vfconvert.planning import Convert, Plan
 from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
-_SHARES = (0.7, 0.5, 0.35)
-
 
 def main() -> None:
     """Parse and run one of the measurements."""
@@ -36,6 +34,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--plans", type=int, default=30)
     parser.add_argument("--share", type=float, default=0.6, help="of the parameters, for random plans")
+    parser.add_argument("--shares", default="0.7,0.5,0.35", help="of the parameters, for uniform conversions")
+    parser.add_argument("--kinds", default="spatial,lines,channel,both")
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
@@ -45,7 +45,8 @@ def main() -> None:
     if arguments.what == "rank":
         rank(bench, arguments.plans, arguments.share)
     else:
-        compare_uniform(bench)
+        shares = [float(share) for share in arguments.shares.split(",")]
+        compare_uniform(bench, arguments.kinds.split(","), shares)
 
 
 def rank(bench: Bench, count: int, share: float) -> None:
@@ -84,10 +85,10 @@ def random_choice(table: OptionTable, share: float, generator: np.random.Generat
     raise SystemExit(f"no random plan of {share:.0%} of the parameters")
 
 
-def compare_uniform(bench: Bench) -> None:
+def compare_uniform(bench: Bench, kinds: list[str], shares: list[float]) -> None:
     """Uniform conversions at each share, and plans of the same parameters and of the same executed MACs."""
-    for share in _SHARES:
-        for kind in ("spatial", "lines", "channel", "both"):
+    for share in shares:
+        for kind in kinds:
             plan = uniform_plan(bench.table, kind, share)
             if plan is None:
                 continue
