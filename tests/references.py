@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -43,16 +44,25 @@ class Secondary:
 
 
 def paper_order(geometry: ConvGeometry, spec: VersatileSpec) -> list[Secondary]:
-    """The secondary filters by level, then window, then primary, the surplus of every group dropped."""
-    primaries = spec.primaries_per_group(geometry)
+    """The secondary filters by level, then window, then primary, the surplus of every group dropped.
+
+    Window `j` of `n` leaves out `j` strides before it and `n - 1 - j` after it; where whole filters are used, one
+    stands in for the first window.
+    """
+    last, channels = spec.windows - 1, geometry.in_channels // geometry.groups
+    windows = [Window(j * spec.channel_stride, channels - (last - j) * spec.channel_stride) for j in range(last + 1)]
+    if spec.whole_window:
+        windows[0] = Window(0, channels)
+    outputs = geometry.out_channels // geometry.groups
+    primaries = spec.group_primaries or math.ceil(outputs / (len(spec.levels) * len(windows)))
     found = []
     for group in range(geometry.groups):
         ordered = []
         for level in spec.levels:
-            for window in spec.channel_windows(geometry.group_inputs):
+            for window in windows:
                 for primary in range(primaries):
                     ordered.append(Secondary(group * primaries + primary, spec.crops[level[0]], window))
-        found += ordered[: geometry.group_outputs]
+        found += ordered[:outputs]
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from hypothesis import strategies as st
@@ -53,7 +53,10 @@ def geometries(draw: st.DrawFn) -> ConvGeometry:
 
 @st.composite
 def specs(draw: st.DrawFn, geometry: ConvGeometry) -> VersatileSpec:
-    """Any legal spec: one full filter, squares, lines or any rectangles, 1 to 3 windows of any stride."""
+    """Any legal spec: one full filter, squares, lines or any rectangles, 1 to 3 windows of any stride.
+
+    As many primaries as there must be, or any number up to one for each output; whole filters besides windows or not.
+    """
     family = draw(st.sampled_from(["squares", "lines", "any", "full"]))
     if family == "any":
         crops, levels = draw(_rectangles(geometry.kernel_size))
@@ -63,7 +66,17 @@ def specs(draw: st.DrawFn, geometry: ConvGeometry) -> VersatileSpec:
         crops, levels = crops[:1], ((0,),)
     windows = draw(st.integers(1, min(3, geometry.group_inputs)))
     stride = draw(st.integers(1, geometry.group_inputs // windows)) if windows > 1 else 0
-    return VersatileSpec(crops=crops, levels=levels, windows=windows, channel_stride=stride)
+    spec = VersatileSpec(
+        crops=crops,
+        levels=levels,
+        windows=windows,
+        channel_stride=stride,
+        whole_window=windows > 1 and draw(st.booleans()),
+    )
+    numbers = st.integers(spec.fewest_primaries(geometry), geometry.group_outputs)
+    spec = replace(spec, group_primaries=draw(st.none() | numbers))
+    spec.check(geometry)
+    return spec
 
 
 @st.composite
@@ -109,12 +122,15 @@ def _assignments(draw: st.DrawFn, geometry: ConvGeometry, spec: VersatileSpec) -
     """For each group any of its secondary filters in any order, one crop of each level offered: and their rows."""
     per_group, total = spec.primaries_per_group(geometry), spec.primaries(geometry)
     windows = spec.channel_windows(geometry.group_inputs)
+    offered = [[window] for window in range(spec.windows)]
+    if spec.whole_window:
+        offered[0].append(spec.windows)
     secondaries, rows = [], []
     for group in range(geometry.groups):
         slots = [
-            (draw(st.sampled_from(level)), window, group * per_group + primary)
+            (draw(st.sampled_from(level)), draw(st.sampled_from(choices)), group * per_group + primary)
             for level in spec.levels
-            for window in range(spec.windows)
+            for choices in offered
             for primary in range(per_group)
         ]
         for crop, window, primary in draw(st.permutations(slots))[: geometry.group_outputs]:
