@@ -202,6 +202,6 @@ def no_gain(geometry: ConvGeometry, spec: VersatileSpec, *, channel: bool, norm:
         return "would-not-shrink", f"{spec.group_primaries} primary filters a group leave nothing to save"
     if spec.outputs_per_primary > 1:
         return "would-not-shrink", f"{geometry.group_outputs} outputs a group leave nothing to save"
-    if channel:
+    if channel or geometry.group_inputs < 2:
         return "nothing-to-share", f"a {kh}x{kw} kernel of {geometry.group_inputs} channels allows no crop or window"
     return "nothing-to-share", f"a {kh}x{kw} kernel cannot be cropped; --channel would include it"

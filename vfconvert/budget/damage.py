@@ -61,10 +61,12 @@ def harms_of(
             with torch.no_grad():
                 moments = layer_moments(layer, samples, len(images), generator)
                 weight = layer.weight.detach().cpu().flatten(1).double()
+                none = torch.zeros(layer.out_channels, dtype=torch.float64)  # no output depends on it by a gradient
+                reaction = sensitivity.by_layer.get(name, none)
                 found[name] = tuple(
                     harm
                     for family in families_of(geometries[name])
-                    for harm in _harms(family, geometries[name], moments, sensitivity.by_layer[name], weight)
+                    for harm in _harms(family, geometries[name], moments, reaction, weight)
                 )
             progress("damage", len(found), len(geometries))
     return found

@@ -4,7 +4,7 @@ For a classifier with labels drawn from its own softmax, `G_o = E[sum over posit
 `delta` of the output of a layer moves the distribution over classes by about `1/2 sum_o G_o E[delta_o^2]` nats
 (Kullback-Leibler), the products of different channels and positions left out. (A distillation loss has no gradient at
 the teacher itself, and so tells nothing there.) For other outputs the same with a random projection of the output in
-place of the logarithm, in units of the output's variance: the Gauss-Newton matrix.
+place of the logarithm, in units of the output's variance: the Gauss-Newton matrix. Several outputs add up.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfconvert.exporting.outputs import main_output
+from vfconvert.exporting.outputs import named_outputs
 from vfconvert.fitting.reconstruct import looks_like_logits
 from vfconvert.progress import Progress, no_progress
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sensitivity:
-    """`by_layer`: `(N,)` float64 for each layer; `measure` is "nats" or "variance", what damage is counted in."""
+    """`by_layer`: `(N,)` float64 for each layer that the outputs depend on by gradients.
+
+    `measure` is what damage is counted in: "nats", or "variance" where any output is none of logits.
+    """
 
     by_layer: Mapping[str, Tensor]
     measure: str
@@ -47,34 +50,51 @@ def sensitivity_of(
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     sums: dict[str, Tensor] = {}
-    with torch.no_grad():
-        first = [main_output(model(x.clone().to(device))) for x in torch.split(images, batch)]
-    outputs = torch.cat(first)
-    logits = looks_like_logits(outputs)
-    variance = float((outputs - outputs.mean(0)).square().flatten(1).sum(1).mean())
+    kinds = _kinds(model, torch.split(images, batch), device)
     hooks = [model.get_submodule(name).register_forward_hook(partial(_watch, sums, name)) for name in layers]
     parts = torch.split(images, batch)
     try:
         for turn in range(draws):
             for number, part in enumerate(parts):
                 with torch.enable_grad():
-                    output = main_output(model(part.clone().to(device).requires_grad_(True) * 1))
-                    value = _loss(output, logits, generator)
-                    value.backward()  # type: ignore[no-untyped-call]
+                    outputs = _outputs(model(part.clone().to(device).requires_grad_(True) * 1))
+                    value = sum(_loss(o, kind, generator) for o, kind in zip(outputs, kinds, strict=True))
+                    if isinstance(value, Tensor) and value.requires_grad:
+                        value.backward()  # type: ignore[no-untyped-call]
                 progress("sensitivity", turn * len(parts) + number + 1, draws * len(parts))
     finally:
         for hook in hooks:
             hook.remove()
-    scale = 1 / (draws * len(images)) / (1.0 if logits else max(variance, 1e-30))
+    scale = 1 / (draws * len(images))
     return Sensitivity(
-        by_layer={name: scale * total.cpu() for name, total in sums.items()}, measure="nats" if logits else "variance"
+        by_layer={name: scale * total.cpu() for name, total in sums.items()},
+        measure="nats" if all(kind is None for kind in kinds) else "variance",
     )
 
 
-def _loss(output: Tensor, logits: bool, generator: torch.Generator) -> Tensor:
+def _outputs(value: Any) -> list[Tensor]:
+    """The outputs that are floating point, in order."""
+    return [tensor for _, tensor in named_outputs(value) if tensor.is_floating_point()]
+
+
+@torch.no_grad()
+def _kinds(model: nn.Module, batches: Sequence[Tensor], device: torch.device) -> list[float | None]:
+    """For each output None where it is logits, else the spread that its changes are counted in."""
+    made = [_outputs(model(batch.clone().to(device))) for batch in batches]
+    kinds: list[float | None] = []
+    for parts in zip(*made, strict=True):
+        output = torch.cat([part.reshape(1) if part.dim() == 0 else part for part in parts])
+        moved = output - output.mean(0) if len(output) > 1 else output  # one image has no variance
+        squares = moved.square()
+        variance = float((squares.flatten(1).sum(1) if squares.dim() > 1 else squares).mean())
+        kinds.append(None if looks_like_logits(output) else max(variance, 1e-12) ** 0.5)
+    return kinds
+
+
+def _loss(output: Tensor, spread: float | None, generator: torch.Generator) -> Tensor:
     """One number whose gradient is that of every image's own, since in evaluation images do not mix."""
-    if not logits:
-        return (output * torch.randn(output.shape, generator=generator).to(output)).sum()
+    if spread is not None:
+        return (output * torch.randn(output.shape, generator=generator).to(output)).sum() / spread
     logarithms = output.log_softmax(1)
     drawn = torch.multinomial(logarithms.detach().exp().cpu(), 1, generator=generator).to(output.device)
     return logarithms.gather(1, drawn).sum()
