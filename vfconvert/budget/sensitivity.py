@@ -57,10 +57,11 @@ def sensitivity_of(
         for turn in range(draws):
             for number, part in enumerate(parts):
                 with torch.enable_grad():
-                    outputs = _outputs(model(part.clone().to(device).requires_grad_(True) * 1))
+                    given = part.clone().to(device).requires_grad_(True)
+                    outputs = _outputs(model(given * 1))  # a copy, since the first layer may write into it
                     value = sum(_loss(o, kind, generator) for o, kind in zip(outputs, kinds, strict=True))
                     if isinstance(value, Tensor) and value.requires_grad:
-                        value.backward()  # type: ignore[no-untyped-call]
+                        value.backward(inputs=[given])  # type: ignore[no-untyped-call]
                 progress("sensitivity", turn * len(parts) + number + 1, draws * len(parts))
     finally:
         for hook in hooks:
