@@ -12,10 +12,10 @@ def classifier(*, inplace: bool = False, norms: bool = True, classes: int = 4, s
     """Two convolutions and a head that is sure enough of its classes to be one of logits; "0" and "3" are watched."""
     torch.manual_seed(seed)
     model = nn.Sequential(
-        nn.Conv2d(3, 6, 3, padding=1),
-        nn.BatchNorm2d(6) if norms else nn.Identity(),
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8) if norms else nn.Identity(),
         nn.ReLU(inplace=inplace),
-        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
         nn.BatchNorm2d(8) if norms else nn.Identity(),
         nn.ReLU(inplace=inplace),
         nn.Flatten(),
