@@ -21,6 +21,7 @@ from vfconvert.errors import BudgetError
 _GAP = 1e-4  # of the damage: options differ by more
 _MOST_NODES = 100_000
 _POINTS = 16
+_LARGEST = 1e3  # number in a constraint; limits are kept to 1e-6, which is then less than one parameter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +58,7 @@ def choose(table: OptionTable, limits: Mapping[str, float]) -> Choice:
     constraints = [LinearConstraint(csr_matrix((np.ones(len(owner)), (owner, columns))), 1, 1)]
     for cost in costs:
         row = np.array([cost_of(option, cost) for option in offered])
-        size = max(float(row.max(initial=0.0)), 1e-30)
+        size = max(float(row.max(initial=0.0)), 1e-30) / _LARGEST
         constraints.append(LinearConstraint(csr_matrix(row[None] / size), -np.inf, spare[cost] / size))
     solved = milp(
         damages / scale,
