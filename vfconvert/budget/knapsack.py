@@ -14,6 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import csr_matrix
 
 from vfconvert.budget.frontier import Frontier, Point
+from vfconvert.budget.muted import no_output
 from vfconvert.budget.table import LayerOptions, Option, OptionTable
 from vfconvert.budget.targets import whole_of
 from vfconvert.errors import BudgetError
@@ -60,13 +61,14 @@ def choose(table: OptionTable, limits: Mapping[str, float]) -> Choice:
         row = np.array([cost_of(option, cost) for option in offered])
         size = max(float(row.max(initial=0.0)), 1e-30) / _LARGEST
         constraints.append(LinearConstraint(csr_matrix(row[None] / size), -np.inf, spare[cost] / size))
-    solved = milp(
-        damages / scale,
-        constraints=constraints,
-        integrality=np.ones(len(owner)),
-        bounds=Bounds(0, 1),
-        options={"mip_rel_gap": _GAP, "node_limit": _MOST_NODES},
-    )
+    with no_output():  # HiGHS writes of solutions that it polishes
+        solved = milp(
+            damages / scale,
+            constraints=constraints,
+            integrality=np.ones(len(owner)),
+            bounds=Bounds(0, 1),
+            options={"mip_rel_gap": _GAP, "node_limit": _MOST_NODES},
+        )
     if solved.x is None:
         raise BudgetError(f"no plan keeps {_said(limits)} together; give more room to one of them")
     picked = solved.x > 0.5
