@@ -56,7 +56,7 @@ def read_harms(
             for harm in harms:
                 harm.spec.check(geometries[name])
         return found, content["measure"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, IllegalSpecError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, IllegalSpecError):
         return None
 
 
