@@ -8,10 +8,11 @@ import pytest
 
 CHOICES = """
 from tests.budget.tables import random_table
-from vfconvert.budget.knapsack import frontier_of
+from vfconvert.budget.knapsack import choose, least_of
+table = random_table(3, 40, 30)  # of whose solutions HiGHS 1.12 polishes some, and says so
 print("before")
-points = [len(frontier_of(random_table(seed, 30, 30), "macs", 4).points) for seed in range(3)]
-print("after", len(points))
+choose(table, {"params": 0.75 * table.parameters + 0.25 * least_of(table, "params")})
+print("after")
 """
 WRITES = """
 import ctypes, os
@@ -33,7 +34,7 @@ def output_of(code: str) -> str:
 
 
 def test_choices_write_nothing() -> None:
-    assert output_of(CHOICES) == "before\nafter 3\n"
+    assert output_of(CHOICES) == "before\nafter\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="C's output is reached otherwise there")
