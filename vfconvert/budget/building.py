@@ -19,7 +19,7 @@ from vfconvert.planning import Convert, Keep, Plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry
 
-_REPAIR = 2.0  # logarithm of how much less a first layer's damage counts than a last one's
+_REPAIR = 1.0  # logarithm of how much less a first layer's damage counts than a last one's
 
 
 def option_table(
@@ -117,7 +117,7 @@ def timed(
     """The table with the seconds of every option in its fastest form, measured on each layer's own shape.
 
     `whole` is the time of the original network in the same runtime. What is measured of a layer alone is not quite
-    what it takes within the network, so seconds are scaled to share out the whole.
+    what it takes within the network: where all layers take longer than the whole, they share it out.
     """
     found = []
     for number, layer in enumerate(table.layers):
@@ -136,7 +136,14 @@ def timed(
         options[0] = replace(options[0], seconds=plain)
         found.append(replace(layer, options=tuple(replace(o, seconds=min(o.seconds or plain, plain)) for o in options)))
         progress("measure options", number + 1, len(table.layers))
+    alone = sum(layer.options[0].seconds or 0.0 for layer in found)
+    if alone > whole:
+        found = [_scaled(layer, whole / alone) for layer in found]
     return replace(table, layers=tuple(found), seconds=whole)
+
+
+def _scaled(layer: LayerOptions, factor: float) -> LayerOptions:
+    return replace(layer, options=tuple(replace(o, seconds=factor * (o.seconds or 0.0)) for o in layer.options))
 
 
 def _layer(layer: LayerOptions, option: Option) -> VersatileConv2d:
