@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from vfconvert.planning import Convert, Keep, Plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry
 
-_REPAIR = 1.0  # logarithm of how much less a first layer's damage counts than a last one's
+_MOST_UNEXPLAINED = 0.95
 
 
 def option_table(
@@ -36,10 +35,9 @@ def option_table(
     layer's own: bank, bias, and scales where no norm follows.
     """
     found: list[LayerOptions] = []
-    left = left_in_the_end([name for name in layers.order if name in harms])
     kept: list[Keep] = list(plan.kept)
     for decision in plan.converted:
-        options = _options(decision, layers.layer(decision.layer), harms[decision.layer], kinds, left)
+        options = _options(decision, layers.layer(decision.layer), harms[decision.layer], kinds)
         if len(options) > 1:
             found.append(
                 LayerOptions(
@@ -60,19 +58,16 @@ def option_table(
     )
 
 
-def left_in_the_end(order: Sequence[str]) -> dict[str, float]:
-    """What share of each layer's damage is left when all layers after it have been fitted; `order`: as they run.
+def damage_of(harm: Harm) -> float:
+    """The damage that plans count: what is unexplained for each part that is explained, in the units of the harm.
 
-    Every later layer is fitted to what the student then computes, and so repairs part of what was lost before it. The
-    share falls exponentially towards the first layer; its rate was chosen by how random plans of a ResNet-20 ranked.
+    A layer that keeps little of its output leaves the layers after it less to be fitted to, so the last of it costs
+    more than the first: random plans of a ResNet-20 rank so as they do by accuracy (`benchmarks.plans`).
     """
-    last = max(len(order) - 1, 1)
-    return {name: math.exp(-_REPAIR * (1 - place / last)) for place, name in enumerate(order)}
+    return harm.damage / (1 - min(harm.unexplained, _MOST_UNEXPLAINED))
 
 
-def _options(
-    decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kinds: Collection[str], left: Mapping[str, float]
-) -> list[Option]:
+def _options(decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kinds: Collection[str]) -> list[Option]:
     geometry = decision.geometry
     ordinary = geometry.weight_numbers
     bias = geometry.out_channels if geometry.bias else 0
@@ -99,7 +94,7 @@ def _options(
                 spec=harm.spec,
                 parameters=parameters,
                 macs=harm.products * layer.output_positions,
-                damage=harm.damage * left.get(decision.layer, 1.0),
+                damage=damage_of(harm),
                 unexplained=harm.unexplained,
             )
         )

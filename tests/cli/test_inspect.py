@@ -1,0 +1,121 @@
+"""`vfconvert inspect` end to end: tables, JSON and pictures of what could become of a network, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import vfconvert.budget.options
+from tests.cli.test_plans import deep
+from vfconvert.errors import BudgetError, NotAModelError
+
+CACHE = "model.pt.damage.json"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, cli_invoke, images) -> Path:
+    """A model that was inspected once, so that its damage is known."""
+    path = tmp_path_factory.mktemp("inspect") / "model.pt"
+    torch.save(deep(), path)
+    cli_invoke("inspect", path, "--data", images, "-q", exit_code=0)
+    return path
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is measured from here on."""
+    monkeypatch.setattr(vfconvert.budget.options, "harms_of", _refuse)
+
+
+def _refuse(*arguments: object, **keywords: object) -> None:
+    raise BudgetError("measured again")
+
+
+def test_nothing_but_the_damage_is_written(model: Path) -> None:
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model.pt", CACHE]
+
+
+@pytest.mark.usefixtures("known")
+def test_text_says_what_layers_could_become(cli_invoke, model, images) -> None:
+    shown = cli_invoke("inspect", model, "--data", images, exit_code=0).stdout
+    assert "The whole network: 3,803 parameters" in shown
+    assert "Convertible: 2 of 3 Conv2d layers" in shown
+    for word in ("spatial", "lines", "channel", "both", "Least damage by parameters", "first convolution"):
+        assert word in shown
+
+
+@pytest.mark.usefixtures("known")
+def test_json_is_all_of_standard_output(cli_invoke, model, images) -> None:
+    before = (model.parent / CACHE).read_bytes()
+    found = json.loads(cli_invoke("inspect", model, "--data", images, "--json", exit_code=0).stdout)
+    assert found["parameters"] == sum(p.numel() for p in deep().parameters())
+    assert found["measure"] in ("nats", "variance")
+    assert [layer["name"] for layer in found["layers"]] == ["3", "6"]
+    assert [layer["name"] for layer in found["kept"]] == ["0"]
+    for layer in found["layers"]:
+        keep, *others = layer["options"]
+        assert (keep["kind"], keep["damage"], keep["spec"]) == ("keep", 0.0, None)
+        assert {option["kind"] for option in others} <= {"spatial", "lines", "channel", "group", "both"}
+        assert all(option["parameters"] < keep["parameters"] for option in others)
+        assert all(option["macs"] <= keep["macs"] and option["damage"] > 0 for option in others)
+    assert [frontier["cost"] for frontier in found["frontiers"]] == ["params", "macs"]
+    for frontier in found["frontiers"]:
+        damages = [point["damage"] for point in frontier["points"]]
+        assert damages == sorted(damages)
+        assert damages[0] == 0 < damages[-1]
+    assert (model.parent / CACHE).read_bytes() == before
+
+
+@pytest.mark.usefixtures("known")
+def test_kinds_that_are_given_are_those_shown(cli_invoke, model, images) -> None:
+    line = ("inspect", model, "--data", images, "--json", "--spatial")
+    found = json.loads(cli_invoke(*line, exit_code=0).stdout)
+    assert {option["kind"] for layer in found["layers"] for option in layer["options"]} == {"keep", "spatial"}
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(("name", "start"), [("f.svg", b"<?xml"), ("f.png", b"\x89PNG")])
+def test_frontier_is_drawn(cli_invoke, model, images, outputs, name: str, start: bytes) -> None:
+    pytest.importorskip("matplotlib")
+    result = cli_invoke("inspect", model, "--data", images, "-q", "--plot", outputs / name, exit_code=0)
+    assert (outputs / name).read_bytes().startswith(start)
+    assert [path.name for path in outputs.iterdir()] == [name]
+    assert result.stdout == ""
+    assert sorted(path.name for path in model.parent.iterdir()) == ["model.pt", CACHE]
+
+
+def test_damage_can_be_kept_elsewhere(cli_invoke, images, outputs) -> None:
+    torch.save(deep(), outputs / "model.pt")
+    line = ("inspect", outputs / "model.pt", "--data", images, "-q", "--calibration-images", "8", "--spatial")
+    cli_invoke(*line, "--damage-cache", outputs / "other.json", exit_code=0)
+    assert sorted(path.name for path in outputs.iterdir()) == ["model.pt", "other.json"]
+
+
+@pytest.mark.usefixtures("known")
+def test_meta_other_images_are_measured(cli_invoke, model, images) -> None:
+    line = ("inspect", model, "--data", images, "-q", "--calibration-images", "8")
+    assert "measured again" in cli_invoke(*line, exit_code=BudgetError.exit_code).stderr
+
+
+@pytest.mark.usefixtures("known")
+def test_options_are_timed(cli_invoke, model, images) -> None:
+    line = ("inspect", model, "--data", images, "--json", "--spatial", "--measure")
+    found = json.loads(cli_invoke(*line, exit_code=0).stdout)
+    assert [frontier["cost"] for frontier in found["frontiers"]] == ["params", "macs", "latency"]
+    assert all(option["seconds"] >= 0 for layer in found["layers"] for option in layer["options"])
+    assert all(point["seconds"] >= 0 for frontier in found["frontiers"] for point in frontier["points"])
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "said"),
+    [
+        ("{model} -q -v", 2, "-q and -v exclude each other"),
+        ("{model} --target params=50%", 2, "No such option"),
+        ("{outputs} --data {outputs}", NotAModelError.exit_code, "Error: "),
+    ],
+)
+def test_wrong_line_is_refused(cli_invoke, model, outputs, line: str, code: int, said: str) -> None:
+    result = cli_invoke("inspect", *line.format(model=model, outputs=outputs).split(), exit_code=code)
+    assert said in result.stderr
+    assert list(outputs.iterdir()) == []
