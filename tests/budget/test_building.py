@@ -1,5 +1,6 @@
 """The table of options: only what saves something, with damage as the end leaves it, and times that add up."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.budget.nets import classifier
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
-from vfconvert.budget.building import left_in_the_end, option_table, timed
+from vfconvert.budget.building import damage_of, option_table, timed
 from vfconvert.budget.candidates import KINDS, families_of
 from vfconvert.budget.damage import Harm
 from vfconvert.budget.table import OptionTable
@@ -90,15 +91,20 @@ def test_layer_without_an_option_is_kept_with_a_reason() -> None:
     assert [decision.layer for decision in table.plan((0,)).decisions] == ["0", "3"]
 
 
-def test_damage_of_early_layers_counts_less() -> None:
-    assert left_in_the_end(["only"]) == {"only": 1.0}
-    assert left_in_the_end([]) == {}
-    shares = list(left_in_the_end(["a", "b", "c"]).values())
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    assert shares[1] == pytest.approx((shares[0] * shares[2]) ** 0.5)
-    first, last = (layer.options[1].damage for layer in built().layers)
-    assert 0 < first < last == 1.0
+def test_damage_grows_beyond_what_is_unexplained() -> None:
+    spec = families_of(ConvGeometry(in_channels=8, out_channels=8, kernel_size=(3, 3)))[0].spec
+
+    def counted(unexplained: float) -> float:
+        return damage_of(Harm(kind="spatial", spec=spec, unexplained=unexplained, damage=unexplained, products=1))
+
+    shares = [0.0, 0.01, 0.2, 0.5, 0.9, 0.99, 1.0]
+    found = [counted(share) for share in shares]
+    assert found == sorted(found)
+    assert found[0] == 0.0
+    assert found[1] == pytest.approx(0.01, rel=0.02)  # little is counted as it is
+    assert found[3] == pytest.approx(1.0)
+    assert math.isfinite(found[-1])
+    assert {option.damage for layer in built().layers for option in layer.options[1:]} == {2.0}
 
 
 @dataclass
