@@ -140,7 +140,7 @@ def test_plan_and_options_that_it_states_exclude_each_other(cli_invoke, stated):
         (("--layer", "3=kep"), "kind: got 'kep', expected one of keep"),
         (("--layer", "3=lines", "--windows", "4"), "--windows says nothing without --channel"),
         (("--layer", "3=channel", "--crops", "lines"), "--crops says nothing without --spatial"),
-        ((), "add --spatial, --channel or both, or --layer, or --plan"),
+        ((), "add --spatial, --channel or both, or --target, --layer or --plan"),
     ],
 )
 def test_wrong_command_line_is_refused(cli_invoke, line, said):
