@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -34,8 +35,8 @@ def read_target(text: str) -> Target:
     if found is None or found[1].lower() not in COSTS:
         raise ValueError(f"expected one of {', '.join(COSTS)} and a limit, like {', '.join(_EXAMPLES.values())}")
     cost, number, unit = found[1].lower(), float(found[2]), found[3].upper()
-    if number <= 0:
-        raise ValueError("expected a limit above 0")
+    if not 0 < number < math.inf:
+        raise ValueError("expected a limit above 0, and one that a number can hold")
     if unit == "%":
         if number > 100:
             raise ValueError("expected at most 100% of the original")

@@ -64,6 +64,7 @@ def test_target_is_said_as_it_is_given(text: str) -> None:
         ("params=50%%", "expected a unit of params: none, K, M, G or %"),
         ("params=0", "expected a limit above 0"),
         ("macs=0%", "expected a limit above 0"),
+        ("params=1e999", "one that a number can hold"),
         ("params=101%", "expected at most 100% of the original"),
         ("params=5MB", "expected a unit of params: none, K, M, G or %, like params=50% or params=5M"),
         ("macs=5ms", "expected a unit of macs: none, K, M, G or %, like macs=1.2G"),
