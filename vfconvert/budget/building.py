@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from statistics import median
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from vfconvert.budget.damage import Harm
 from vfconvert.budget.table import KEEP, LayerOptions, Option, OptionTable
 from vfconvert.lowering.costs import CostTable
 from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import PLAIN
 from vfconvert.planning import Convert, Keep, Plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry
@@ -119,17 +121,13 @@ def timed(
         profiled = layers.layer(layer.layer)
         norm = teacher.get_submodule(layer.norm) if layer.norm is not None else None
         following = norm if isinstance(norm, nn.BatchNorm2d) else None
-        plain = 0.0
-        options = []
-        for option in layer.options:
-            if option.spec is None:
-                options.append(option)
-                continue
-            measured = costs.costs(_layer(layer, option), profiled, following)
-            plain = max(plain, measured["plain"])
-            options.append(replace(option, seconds=min(measured.values())))
-        options[0] = replace(options[0], seconds=plain)
-        found.append(replace(layer, options=tuple(replace(o, seconds=min(o.seconds or plain, plain)) for o in options)))
+        made = [_layer(layer, option) for option in layer.options if option.spec is not None]
+        measured = [costs.costs(one, profiled, following) for one in made]
+        plain = median(times[PLAIN] for times in measured)
+        # Ratios within one run hold where single times do not.
+        shares = (1.0, *(min(times.values()) / times[PLAIN] for times in measured))
+        options = zip(layer.options, shares, strict=True)
+        found.append(replace(layer, options=tuple(replace(o, seconds=plain * share) for o, share in options)))
         progress("measure options", number + 1, len(table.layers))
     alone = sum(layer.options[0].seconds or 0.0 for layer in found)
     if alone > whole:
