@@ -12,6 +12,7 @@ from vfconvert.budget.table import OptionTable
 from vfconvert.inputs import images_of
 from vfconvert.lowering.costs import CostTable
 from vfconvert.options import ConversionOptions
+from vfconvert.outputs import check_cache
 from vfconvert.plan_search import table_of
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, prepare
@@ -29,6 +30,7 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
 
     Raises the errors of `vfconvert.errors`.
     """
+    check_cache(options)
     clock = Clock()
     costs = CostTable.open(options.costs, options.threads) if options.measure else None
     known = len(costs.measured) if costs is not None else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vfconvert.budget.cache import cache_path
+from vfconvert.budget.cache import cache_path, is_cache
 from vfconvert.delivery import paths_of, precision_paths, readable_of
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.files import check_writable
@@ -15,6 +15,7 @@ def check_outputs(options: ConversionOptions) -> None:
     """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output."""
     taken = {options.model.resolve(): "the input model"}
     if options.searches:
+        check_cache(options)
         taken[(options.damage_cache or cache_path(options.model)).resolve()] = "where damage is kept"
     if options.plan is not None:
         taken[options.plan.resolve()] = "the plan that --plan reads"
@@ -26,6 +27,13 @@ def check_outputs(options: ConversionOptions) -> None:
             raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
         taken[path.resolve()] = f"also what {flag} writes"
         check_writable(path)
+
+
+def check_cache(options: ConversionOptions) -> None:
+    """Raise `UnwritableOutputError` where damage would be kept in a file that holds something else."""
+    path = options.damage_cache if options.damage_cache is not None else cache_path(options.model)
+    if path.exists() and not is_cache(path):
+        raise UnwritableOutputError(f"{path} holds no measured damage and is left alone; give another --damage-cache")
 
 
 def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:

@@ -14,6 +14,7 @@ from vfconvert.analysis.profile import profile
 from vfconvert.analysis.totals import Totals, measure, planned
 from vfconvert.budget.targets import allowed_by
 from vfconvert.delivery import Delivery, deliver
+from vfconvert.errors import NoImagesError
 from vfconvert.files import atomic_path
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
@@ -30,7 +31,7 @@ from vfconvert.plan_search import Searched, search, table_of, tightest
 from vfconvert.planning import Plan, check_something_converted
 from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.budget import budget_report
+from vfconvert.reporting.budget import budget_report, missed
 from vfconvert.reporting.describe import (
     agreement_report,
     latency_report,
@@ -59,9 +60,7 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
     Outputs appear only when the exported file has been verified. Raises the errors of `vfconvert.errors`.
     """
     check_plan_options(options)
-    table = CostTable(threads=options.threads)
-    if not options.dry_run:
-        table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
+    table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
     check_outputs(options)
     clock = Clock()
     prepared = prepare(options, clock)
@@ -118,7 +117,12 @@ class _Run:
             check_something_converted(self.plan)
             return None
         tried: dict[Plan, Fitted] = {}
-        self.judged_from = max(1, len(images.judging) // 2)
+        if len(images.judging) < 2:
+            raise NoImagesError(
+                f"--max-drop chooses on half of the images held out: got {len(images.judging)} of them, expected 2 or "
+                "more; give more images"
+            )
+        self.judged_from = len(images.judging) // 2
 
         def drop_of(plan: Plan) -> float:
             tried.clear()  # the last is the best, or is made again
@@ -168,6 +172,7 @@ class _Run:
         if fitted is not None:
             seconds.update(fitted.seconds)
         first = artefacts[0] if artefacts else None
+        budget = self._budget(after, first)
         unexplained = fitted.unexplained if fitted is not None else {}
         rows = layer_rows(self.plan, self.layers, student, unexplained, self.before)
         return ConversionReport(
@@ -192,9 +197,10 @@ class _Run:
             output=FileReport(path=first.path, bytes=first.bytes, sha256=first.sha256) if first is not None else None,
             artefacts=artefacts,
             latency=self.latency,
-            budget=self._budget(after, first),
+            budget=budget,
             seconds=seconds,
-            warnings=warnings_of(
+            warnings=missed(budget)
+            + warnings_of(
                 self.plan,
                 self.loaded.model,
                 images.report if images else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -53,15 +54,24 @@ def table_of(
     `images` `(N, C, H, W)` are those of the calibration. Raises `BudgetError` where the network cannot be timed.
     """
     cache = options.damage_cache if options.damage_cache is not None else cache_path(options.model)
-    table = measure_options(subject, images, seed=options.seed, kinds=kinds_of(options), cache=cache, progress=progress)
+    table = measure_options(
+        subject,
+        images,
+        seed=options.seed,
+        kinds=kinds_of(options),
+        cache=cache,
+        keep=not options.dry_run,
+        progress=progress,
+    )
     if costs is None:
         return table
     example = images[:1].cpu()
-    file = onnx_bytes(subject.teacher, example)
+    teacher = copy.deepcopy(subject.teacher).cpu()
+    file = onnx_bytes(teacher, example)
     if file is None:
         raise BudgetError("the original network cannot be timed in ONNX Runtime, so a latency is no target here")
     whole = time_files({"original": file}, example, options.threads)["original"].median
-    return timed(table, subject.teacher, subject.layers, costs, whole, progress)
+    return timed(table, teacher, subject.layers, costs, whole, progress)
 
 
 def search(table: OptionTable, options: ConversionOptions, original_bytes: int) -> Searched:
@@ -93,7 +103,11 @@ def tightest(
     lowest = float("inf")
     for step in range(_STEPS + 1):
         limit = low if step == 0 else (low + high) / 2
-        found = _searched(table, {**limits, cost: limit * (1 + 1e-9)})
+        try:
+            found = _searched(table, {**limits, cost: limit * (1 + 1e-9)})
+        except BudgetError:  # too tight beside the other targets
+            low = limit
+            continue
         drop = drop_of(found.plan) if found.plan.converted else 0.0
         lowest = min(lowest, drop)
         if drop <= allowed and found.plan.converted:
@@ -102,6 +116,8 @@ def tightest(
                 break
         else:
             low = limit
+    if best is None and lowest == float("inf"):
+        choose(table, limits)  # says what cannot be kept
     if best is None:
         raise BudgetError(
             f"--max-drop {allowed:g}: no plan that was tried loses as little (the best lost {lowest:.2f} points); "

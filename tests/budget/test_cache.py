@@ -11,7 +11,7 @@ import torch
 
 import vfconvert.budget.cache as module
 from tests.budget.tables import GEOMETRY, SPATIAL
-from vfconvert.budget.cache import cache_path, key_of, read_harms, write_harms
+from vfconvert.budget.cache import cache_path, is_cache, key_of, read_harms, write_harms
 from vfconvert.budget.damage import Harm
 from vfconvert.specs import Crop, VersatileSpec
 
@@ -26,6 +26,7 @@ HARMS = {
     "b": (),
 }
 GEOMETRIES = dict.fromkeys(HARMS, GEOMETRY)
+ANSWERS = [torch.tensor([[0.3, -1.2], [2.1, 0.4]])]
 
 
 @pytest.fixture
@@ -181,14 +182,26 @@ def test_key_depends_on_all_that_is_measured() -> None:
     other = images.clone()
     other[3, 2, 4, 4] += 1e-6
     keys = [
-        key_of("sha", images, 0, ["a", "b"]),
-        key_of("sha2", images, 0, ["a", "b"]),
-        key_of("sha", images, 1, ["a", "b"]),
-        key_of("sha", images, 0, ["a"]),
-        key_of("sha", images, 0, ["a, b"]),
-        key_of("sha", other, 0, ["a", "b"]),
-        key_of("sha", images[:3], 0, ["a", "b"]),
-        key_of("sha", images.view(4, 3, 25, 1), 0, ["a", "b"]),
+        key_of("sha", images, 0, ["a", "b"], ANSWERS),
+        key_of("sha2", images, 0, ["a", "b"], ANSWERS),
+        key_of("sha", images, 1, ["a", "b"], ANSWERS),
+        key_of("sha", images, 0, ["a"], ANSWERS),
+        key_of("sha", images, 0, ["a, b"], ANSWERS),
+        key_of("sha", other, 0, ["a", "b"], ANSWERS),
+        key_of("sha", images[:3], 0, ["a", "b"], ANSWERS),
+        key_of("sha", images.view(4, 3, 25, 1), 0, ["a", "b"], ANSWERS),
+        key_of("sha", images, 0, ["a", "b"], [1.01 * ANSWERS[0]]),
     ]
     assert len(set(keys)) == len(keys)
-    assert key_of("sha", images.to(memory_format=torch.channels_last), 0, ["a", "b"]) == keys[0]
+    near = [ANSWERS[0] * (1 + 1e-7)]
+    assert key_of("sha", images, 0, ["a", "b"], near) == keys[0]
+    assert key_of("sha", images.to(memory_format=torch.channels_last), 0, ["a", "b"], ANSWERS) == keys[0]
+
+
+def test_only_a_cache_is_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "m.damage.json"
+    assert not is_cache(path)
+    write_harms(path, "key", HARMS, "nats")
+    assert is_cache(path)
+    path.write_bytes(b"PK\x03\x04" + path.read_bytes())
+    assert not is_cache(path)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tests.budget.nets import change_of_output, classifier, dense, divergence, pictures, share_of_variance
 from vfconvert.budget.sensitivity import Sensitivity, sensitivity_of
+from vfconvert.errors import BudgetError, FitError
 
 LAYERS = ("0", "3")
 DRAWS = 30
@@ -108,8 +109,14 @@ def test_output_that_is_no_number_or_does_not_react_adds_nothing() -> None:
     [lambda x, y: y.detach(), lambda x, y: y.argmax(1), lambda x, y: x.mean(1)],
     ids=["detached", "class", "input"],
 )
-def test_layers_that_no_output_depends_on_by_gradients_are_left_out_or_zero(make: Callable[..., object]) -> None:
-    assert not any(total.any() for total in sensitivity_of_several(make).by_layer.values())
+def test_outputs_that_depend_on_no_layer_by_gradients_are_refused(make: Callable[..., object]) -> None:
+    with pytest.raises(BudgetError, match="no output reacts to any layer by a gradient"):
+        sensitivity_of_several(make)
+
+
+def test_gradients_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(FitError, match=r"inner\.\d: the network's gradients are not finite there"):
+        sensitivity_of_several(lambda x, y: (y * 0).sqrt())
 
 
 @pytest.mark.parametrize("inplace", [False, True], ids=["", "in place"])

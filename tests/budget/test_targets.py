@@ -104,7 +104,7 @@ def test_size_is_one_of_numbers() -> None:
     found = limits("size=20KB", table=TABLE)
     assert list(found) == ["params"]
     assert file_bytes(TABLE, found["params"]) == pytest.approx(20_000)
-    assert found["params"] == pytest.approx((20_000 - 2 * 2048) / 4 - TABLE.statistics)
+    assert found["params"] == pytest.approx((20_000 - 4096 - 2 * 4096) / 4 - TABLE.statistics)
     assert limits("size=20%", table=TABLE) == found  # of the file, not of the numbers
     assert allowed_by(TABLE, read_target("size=20%"), 50_000) == pytest.approx(10_000)
 

@@ -11,8 +11,9 @@ import torch
 
 import vfconvert.budget.options
 import vfconvert.pipeline
+from tests.cli.conftest import write_images
 from tests.cli.test_plans import deep, same
-from vfconvert.errors import BudgetError
+from vfconvert.errors import BudgetError, NoImagesError, UnwritableOutputError
 
 FAST = ("--no-reconstruct", "--no-measure", "--seed", "4", "-q")
 
@@ -89,9 +90,8 @@ def _refuse(*arguments: object, **keywords: object) -> None:
 def test_run_without_the_damage_gives_the_same_plan(cli_invoke, run, images, outputs) -> None:
     line = ("--target", "params=70%", "--data", images, *FAST, "--dry-run", "--damage-cache", outputs / "d.json")
     cli_invoke(run.model, *line, "--save-plan", outputs / "p.json", exit_code=0)
-    assert sorted(path.name for path in outputs.iterdir()) == ["d.json", "p.json"]  # and nothing converted
+    assert [path.name for path in outputs.iterdir()] == ["p.json"]  # nothing converted, no damage kept
     assert (outputs / "p.json").read_bytes() == run.plan.read_bytes()
-    assert (outputs / "d.json").read_bytes() == run.model.with_name("model.pt.damage.json").read_bytes()
 
 
 def test_meta_another_target_or_seed_gives_another_plan(cli_invoke, run, images, outputs) -> None:
@@ -108,13 +108,13 @@ def test_plan_is_replayed(cli_invoke, run, images) -> None:
 
 
 def test_several_targets_are_kept_at_once(cli_invoke, run, images) -> None:
-    targets = ("--target", "macs=85%", "--target", "size=17KiB", "--target", "params=90%")
+    targets = ("--target", "macs=85%", "--target", "size=26KiB", "--target", "params=90%")
     report = convert(cli_invoke, run.model, images, "several", *targets).reported
     found = {row["target"].split("=")[0]: row for row in report["budget"]["targets"]}
     assert list(found) == ["macs", "size", "params"]
     assert all(row["reached"] <= row["allowed"] for row in found.values())
     assert found["macs"]["reached"] == report["after"]["macs_executed"] <= 0.85 * report["before"]["macs_executed"]
-    assert found["size"]["reached"] == report["output"]["bytes"] <= 17 * 1024
+    assert found["size"]["reached"] == report["output"]["bytes"] <= 26 * 1024
     assert found["macs"]["reached"] == pytest.approx(found["macs"]["predicted"], rel=0.1)
     assert found["params"]["reached"] == found["params"]["predicted"]
     assert found["size"]["reached"] <= found["size"]["predicted"]
@@ -146,8 +146,18 @@ def test_target_that_cannot_be_reached_is_one_line(cli_invoke, run, images, outp
 
 
 def test_any_loss_allows_the_smallest_plan(cli_invoke, run, images, outputs) -> None:
-    line = ("--max-drop", "100", "--data", images, *FAST[:-1], "--dry-run", "--save-plan", outputs / "p.json")
-    result = cli_invoke(run.model, *line, exit_code=0)
+    line = (
+        "--max-drop",
+        "100",
+        "--data",
+        images,
+        *FAST[:-1],
+        "-o",
+        outputs / "a.onnx",
+        "--save-plan",
+        outputs / "p.json",
+    )
+    result = cli_invoke(run.model, *line, "-o", outputs / "a.onnx", exit_code=0)
     assert "1,211" in result.stdout  # parameters: the least, as the message above says
     assert "The smallest plan tried that loses at most 100 points." in result.stdout
     entries = json.loads((outputs / "p.json").read_text())["layers"]
@@ -193,3 +203,26 @@ def test_latency_is_predicted_and_reached(cli_invoke, run, images) -> None:
     assert latency["predicted"] > 0
     assert latency["reached"] == report["latency"]["after"]
     assert latency["allowed"] > 0
+
+
+@pytest.mark.parametrize("command", [("--target", "params=70%"), ("--target", "params=70%", "--dry-run")])
+def test_damage_replaces_no_other_file(cli_invoke, model_path, images, command) -> None:
+    before = model_path.read_bytes()
+    line = (*command, "--data", images, "--damage-cache", model_path)
+    result = cli_invoke(model_path, *line, exit_code=UnwritableOutputError.exit_code)
+    assert "holds no measured damage and is left alone" in result.stderr
+    assert model_path.read_bytes() == before
+
+
+def test_inspection_replaces_no_other_file(cli_invoke, model_path, images) -> None:
+    before = model_path.read_bytes()
+    line = ("--data", images, "--damage-cache", model_path)
+    cli_invoke("inspect", model_path, *line, exit_code=UnwritableOutputError.exit_code)
+    assert model_path.read_bytes() == before
+
+
+def test_max_drop_needs_images_to_choose_on(cli_invoke, model_path, tmp_path) -> None:
+    write_images(tmp_path / "two", 2, 0)
+    line = ("--max-drop", "50", "--data", tmp_path / "two", *FAST)
+    result = cli_invoke(model_path, *line, exit_code=NoImagesError.exit_code)
+    assert "--max-drop chooses on half of the images held out: got 1 of them, expected 2 or more" in result.stderr

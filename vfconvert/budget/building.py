@@ -30,6 +30,8 @@ def option_table(
     harms: Mapping[str, Sequence[Harm]],
     measure: str,
     kinds: Collection[str],
+    *,
+    traced: bool = True,
 ) -> OptionTable:
     """The options of `kinds` for each layer that `plan` converts, as far as they make it smaller or quicker.
 
@@ -39,7 +41,7 @@ def option_table(
     found: list[LayerOptions] = []
     kept: list[Keep] = list(plan.kept)
     for decision in plan.converted:
-        options = _options(decision, layers.layer(decision.layer), harms[decision.layer], kinds)
+        options = _options(decision, layers.layer(decision.layer), harms[decision.layer], kinds, traced)
         if len(options) > 1:
             found.append(
                 LayerOptions(
@@ -57,6 +59,7 @@ def option_table(
         statistics=before.numbers.norm_statistics,
         macs=before.macs_executed,
         measure=measure,
+        traced=traced,
     )
 
 
@@ -69,7 +72,9 @@ def damage_of(harm: Harm) -> float:
     return harm.damage / (1 - min(harm.unexplained, _MOST_UNEXPLAINED))
 
 
-def _options(decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kinds: Collection[str]) -> list[Option]:
+def _options(
+    decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kinds: Collection[str], traced: bool
+) -> list[Option]:
     geometry = decision.geometry
     ordinary = geometry.weight_numbers
     bias = geometry.out_channels if geometry.bias else 0
@@ -95,7 +100,7 @@ def _options(decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kind
                 kind=harm.kind,
                 spec=harm.spec,
                 parameters=parameters,
-                macs=harm.products * layer.output_positions,
+                macs=(harm.products if traced else ordinary) * layer.output_positions,
                 damage=damage_of(harm),
                 unexplained=harm.unexplained,
             )
@@ -125,7 +130,7 @@ def timed(
         measured = [costs.costs(one, profiled, following) for one in made]
         plain = median(times[PLAIN] for times in measured)
         # Ratios within one run hold where single times do not.
-        shares = (1.0, *(min(times.values()) / times[PLAIN] for times in measured))
+        shares = (1.0, *((min(times.values()) / times[PLAIN] if table.traced else 1.0) for times in measured))
         options = zip(layer.options, shares, strict=True)
         found.append(replace(layer, options=tuple(replace(o, seconds=plain * share) for o, share in options)))
         progress("measure options", number + 1, len(table.layers))

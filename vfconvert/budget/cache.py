@@ -24,6 +24,7 @@ from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 SUFFIX = ".damage.json"
 _VERSION = 1  # of what is measured, and of the file
 _MOST_BYTES = 2**28
+_BEGINNING = b'{"version":'
 
 
 def cache_path(model: Path) -> Path:
@@ -31,9 +32,23 @@ def cache_path(model: Path) -> Path:
     return model.with_name(model.name + SUFFIX)
 
 
-def key_of(sha256: str, images: Tensor, seed: int, layers: Sequence[str]) -> str:
-    """What a measurement depends on, as a digest."""
-    digest = hashlib.sha256(f"{_VERSION} {sha256} {seed} {tuple(images.shape)} {list(layers)}".encode())
+def is_cache(path: Path) -> bool:
+    """Whether a file begins as one that `write_harms` wrote: no other is ever replaced."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_BEGINNING)) == _BEGINNING
+    except OSError:
+        return False
+
+
+def key_of(sha256: str, images: Tensor, seed: int, layers: Sequence[str], answers: Sequence[Tensor]) -> str:
+    """What a measurement depends on, as a digest.
+
+    `answers` are outputs of the network, since a file of weights does not say what they are weights of; they count to
+    four digits, so that another number of threads makes no difference.
+    """
+    said = [f"{tuple(a.shape)} {float(a.double().abs().mean()):.4g} {float(a.double().mean()):.4g}" for a in answers]
+    digest = hashlib.sha256(f"{_VERSION} {sha256} {seed} {tuple(images.shape)} {list(layers)} {said}".encode())
     digest.update(images.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 

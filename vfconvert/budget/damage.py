@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from vfconvert.analysis.graph import Network, needed_for, run_nodes
 from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
+from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.samples import BATCH, Sample, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
@@ -81,6 +82,8 @@ def _harms(
     whole = 0.0
     for group, found in enumerate(moments):
         mine = slice(group * outputs, (group + 1) * outputs)
+        if not bool(torch.isfinite(found.covariance).all() and torch.isfinite(found.cross).all()):
+            raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
         problem = Problem.of(found, geometry, family.spec, sensitivity[mine], weight[mine])
         energy = float((sensitivity[mine] * found.target_variance).sum())
         whole += energy
@@ -104,7 +107,8 @@ def spec_with(spec: VersatileSpec, geometry: ConvGeometry, count: int) -> Versat
 
 
 def _products(geometry: ConvGeometry, spec: VersatileSpec, rows: Tensor) -> int:
-    blocks = blocks_of(geometry, spec, rows.tolist())
+    # The fit may give the groups of a layer different crops, which no grouped convolution computes side by side.
+    blocks = blocks_of(geometry, spec, rows.tolist()) if geometry.groups == 1 else None
     if blocks is None:
         return geometry.weight_numbers
     return min(geometry.weight_numbers, products(blocks, spec, geometry.group_inputs, "segments"))

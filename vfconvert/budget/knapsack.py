@@ -162,7 +162,7 @@ def _check_reachable(table: OptionTable, limits: Mapping[str, float], candidates
 
 
 def _in_the_way(table: OptionTable, cost: str) -> str:
-    if cost == "latency" or not table.kept:
+    if not table.kept:
         return "; give a higher limit"
     largest = sorted(table.kept, key=lambda keep: -keep.geometry.weight_numbers)[:3]
     named = ", ".join(f"{keep.layer} ({keep.code}, {keep.geometry.weight_numbers:,} weights)" for keep in largest)

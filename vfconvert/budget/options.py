@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.graph import Network
@@ -17,6 +18,7 @@ from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.damage import harms_of
 from vfconvert.budget.sensitivity import sensitivity_of
 from vfconvert.budget.table import OptionTable
+from vfconvert.exporting.outputs import named_outputs
 from vfconvert.planning import Plan
 from vfconvert.progress import Progress, no_progress
 
@@ -43,14 +45,21 @@ def measure_options(
     seed: int,
     kinds: Collection[str] = KINDS,
     cache: Path | None = None,
+    keep: bool = True,
     progress: Progress = no_progress,
 ) -> OptionTable:
     """The options of every layer that may be converted, with their damage on `images` `(N, C, H, W)`.
 
-    `cache` is where the damage is kept between runs, None for nowhere. The teacher is left as it was.
+    `cache` is where the damage is kept between runs, None for nowhere; without `keep` it is read only. The teacher is
+    left as it was.
     """
     geometries = {decision.layer: decision.geometry for decision in subject.plan.converted}
-    key = key_of(subject.sha256, images, seed, list(geometries)) if cache is not None else ""
+    key = ""
+    if cache is not None:
+        device = next(subject.teacher.parameters()).device
+        with torch.no_grad():
+            answers = [tensor for _, tensor in named_outputs(subject.teacher(images[:2].clone().to(device)))]
+        key = key_of(subject.sha256, images, seed, list(geometries), answers)
     known = read_harms(cache, key, geometries) if cache is not None else None
     if known is None:
         affordable = int(_SENSITIVITY_MACS / (3 * max(subject.before.macs_executed, 1)))
@@ -60,6 +69,14 @@ def measure_options(
             subject.teacher, subject.network, geometries, sensitivity, images, seed=seed, progress=progress
         )
         known = harms, sensitivity.measure
-        if cache is not None:
+        if cache is not None and keep:
             write_harms(cache, key, *known)
-    return option_table(subject.plan, subject.layers, subject.before, known[0], known[1], kinds)
+    return option_table(
+        subject.plan,
+        subject.layers,
+        subject.before,
+        known[0],
+        known[1],
+        kinds,
+        traced=subject.network is not None,
+    )

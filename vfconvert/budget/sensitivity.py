@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vfconvert.errors import BudgetError, FitError
 from vfconvert.exporting.outputs import named_outputs
 from vfconvert.fitting.reconstruct import looks_like_logits
 from vfconvert.progress import Progress, no_progress
@@ -66,6 +67,16 @@ def sensitivity_of(
     finally:
         for hook in hooks:
             hook.remove()
+    for name, total in sums.items():
+        if not bool(torch.isfinite(total).all()):
+            raise FitError(
+                f"{name}: the network's gradients are not finite there, so no damage can be told; --exclude it"
+            )
+    if layers and not any(bool(total.any()) for total in sums.values()):
+        raise BudgetError(
+            "no output reacts to any layer by a gradient (whole numbers, or a forward without gradients), so no damage "
+            "can be told; give the network that computes with gradients, or convert without --target"
+        )
     scale = 1 / (draws * len(images))
     return Sensitivity(
         by_layer={name: scale * total.cpu() for name, total in sums.items()},

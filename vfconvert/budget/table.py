@@ -57,6 +57,7 @@ class OptionTable:
     macs: int
     measure: str
     seconds: float | None = None
+    traced: bool = True  # else every layer is computed as an ordinary convolution, and nothing is saved but numbers
 
     def plan(self, chosen: tuple[int, ...]) -> Plan:
         """The plan of one option for each of `layers`."""

@@ -9,12 +9,13 @@ from vfconvert.errors import BudgetError
 from vfconvert.targets import Target
 
 NUMBER_BYTES = 4  # files are written in float32
-_LAYER_BYTES = 2048  # of names, shapes and operators in a file, at most, for each convolution
+# Of names, shapes and operators: of a file, and of each convolution, which may become a dozen of them.
+_FILE_BYTES, _LAYER_BYTES = 4096, 4096
 
 
 def file_bytes(table: OptionTable, parameters: float) -> float:
     """Bytes of a file with so many parameters, at most: float32 numbers, norm statistics, names and operators."""
-    return NUMBER_BYTES * (parameters + table.statistics) + _LAYER_BYTES * len(table.order)
+    return NUMBER_BYTES * (parameters + table.statistics) + _FILE_BYTES + _LAYER_BYTES * len(table.order)
 
 
 def limits_of(table: OptionTable, targets: Iterable[Target], original_bytes: int) -> dict[str, float]:

@@ -70,6 +70,8 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
         raise click.UsageError(f"{stated[0]} is chosen for every layer under --target and --max-drop; drop it")
     if searches and kinds - {"keep"}:
         raise click.UsageError("under --target and --max-drop, --layer takes GLOB=keep only; drop one of the two")
+    if values["max_drop"] is not None and values["dry_run"]:
+        raise click.UsageError("--max-drop has to fit networks, and --dry-run fits none; drop one of the two")
     if values["damage_cache"] is not None and not searches:
         raise click.UsageError("--damage-cache says nothing without --target or --max-drop; add one or drop it")
     for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):

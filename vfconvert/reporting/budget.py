@@ -57,8 +57,14 @@ def budget_report(
     )
 
 
+def missed(found: BudgetReport | None) -> tuple[str, ...]:
+    """A sentence for each target that the written file does not keep."""
+    rows = found.targets if found is not None else ()
+    return tuple(f"target {row.target} is missed; give a lower one" for row in rows if not row.kept)
+
+
 def budget_lines(found: BudgetReport | None) -> Iterator[Text]:
-    """A line for each target, one for the damage, and a warning where a target was missed."""
+    """A line for each target, and one for the damage."""
     if found is None:
         return
     for row in found.targets:
@@ -67,8 +73,6 @@ def budget_lines(found: BudgetReport | None) -> Iterator[Text]:
         if row.reached is not None:
             said += f", reached {_amount(cost, row.reached)}"
         yield Text(said + ".")
-        if not row.kept:
-            yield Text(f"Warning: target {row.target} is missed; give a lower one", style="yellow")
     unit = "nats" if found.measure == "nats" else "of the output's variance"
     drop = f" The smallest plan tried that loses at most {found.max_drop:g} points." if found.max_drop else ""
     yield Text(f"Predicted damage of the plan: {found.damage:.4f} {unit} (at best {found.gap:.2%} less).{drop}")
