@@ -7,15 +7,12 @@ whichever way they are alike.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import profile
-from vfconvert.fitting.orders import InputOrders
-from vfconvert.nn import VersatileConv2d
-from vfconvert.planning import Plan, Wish, make_plan
-from vfconvert.rewriting import rewrite
+from vfconvert.lowering.mock import assigned
+from vfconvert.planning import Wish, make_plan
 
 WISHES = {
     "spatial": Wish(spatial=True),
@@ -31,21 +28,3 @@ def converted(teacher: nn.Module, example: Tensor, wish: Wish, seed: int = 0) ->
         raise SystemExit("the network cannot be traced")
     plan = make_plan(teacher, profile(teacher, example), network.following_norm, wish)
     return assigned(teacher, network, plan, seed), network
-
-
-def assigned(teacher: nn.Module, network: Network, plan: Plan, seed: int = 0) -> nn.Module:
-    """The network converted by a plan, outputs assigned at random."""
-    student = rewrite(teacher, plan).eval()
-    orders, generator = InputOrders(teacher, network, student), torch.Generator().manual_seed(seed)
-    for node in network.graph.nodes:
-        layer = student.get_submodule(str(node.target)) if node.op == "call_module" else None
-        if not isinstance(layer, VersatileConv2d) or layer.geometry.groups > 1:
-            continue
-        layer.rows.copy_(layer.rows[torch.randperm(len(layer.rows), generator=generator)])
-        if layer.spec.windows > 1 and (order := orders.of(str(node.target))) is not None:
-            layer.order = torch.tensor(order)
-    for module in student.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.weight.data.uniform_(0.5, 1.5, generator=generator)
-            module.weight.data[torch.rand(len(module.weight), generator=generator) < 0.5] *= -1
-    return student

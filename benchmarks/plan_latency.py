@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 
 import torch
 import torchvision
 from torch import nn
 
-from benchmarks.converted import assigned
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
@@ -25,15 +25,19 @@ from vfconvert.analysis.totals import totals_of
 from vfconvert.budget.building import option_table, timed
 from vfconvert.budget.candidates import KINDS, families_of
 from vfconvert.budget.damage import Harm, spec_with
-from vfconvert.budget.knapsack import choose, point_of
+from vfconvert.budget.knapsack import choose
 from vfconvert.budget.options import Subject, measure_options
 from vfconvert.budget.table import OptionTable
 from vfconvert.lowering.choice import fastest, onnx_bytes, time_files
 from vfconvert.lowering.costs import CostTable
+from vfconvert.lowering.mock import assigned
 from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.expand import default_rows
+from vfconvert.options import ConversionOptions
+from vfconvert.plan_search import search, timed_share
 from vfconvert.planning import Plan, Wish, make_plan
 from vfconvert.specs import ConvGeometry
+from vfconvert.targets import Target
 
 
 def main() -> None:
@@ -90,9 +94,11 @@ def latency(name: str, teacher: nn.Module, network: Network, layers: Profile, pl
     table: OptionTable = timed(option_table(plan, layers, before, harms, "nats", KINDS), teacher, layers, costs, whole)
     print(f"{name}: {len(costs.measured)} layers timed in {time.perf_counter() - begun:.0f} s", flush=True)
     for share in shares:
-        choice = choose(table, {"latency": share * whole})
-        predicted = point_of(table, choice.chosen)
-        student = assigned(teacher, network, table.plan(choice.chosen))
+        wanted = ConversionOptions(model=Path(name), targets=(Target(cost="latency", share=share),))
+        subject = Subject(teacher=teacher, network=network, layers=layers, plan=plan, before=before, sha256="")
+        searched = search(table, wanted, 0, timed_share(subject, example, costs, 1))
+        predicted = searched.point
+        student = assigned(teacher, network, searched.plan, seed=1)
         lowered = fastest(student, network, profile(student, example), costs)
         made = onnx_bytes(lowered.model, example)
         if made is None:

@@ -27,7 +27,7 @@ from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_outputs
 from vfconvert.plan_choice import check_plan_options
 from vfconvert.plan_file import write_plan
-from vfconvert.plan_search import Searched, search, table_of, tightest
+from vfconvert.plan_search import Searched, search, table_of, tightest, timed_share
 from vfconvert.planning import Plan, check_something_converted
 from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
@@ -112,7 +112,8 @@ class _Run:
             if options.costs is not None and len(costs.measured) > known and not options.dry_run:
                 costs.write(options.costs)
         if options.max_drop is None:
-            self.searched = search(found, options, size)
+            share_of = timed_share(self._prepared.subject, self.example.cpu(), costs, options.threads)
+            self.searched = search(found, options, size, share_of if timed_too else None)
             self.plan = self.searched.plan
             check_something_converted(self.plan)
             return None

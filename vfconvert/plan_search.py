@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vfconvert.budget.building import timed
+from vfconvert.analysis.profile import profile
+from vfconvert.budget.building import rescaled, timed
 from vfconvert.budget.cache import cache_path
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.frontier import Point
@@ -17,12 +18,16 @@ from vfconvert.budget.options import Subject, measure_options
 from vfconvert.budget.table import OptionTable
 from vfconvert.budget.targets import limits_of, whole_of
 from vfconvert.errors import BudgetError
-from vfconvert.lowering.choice import onnx_bytes, time_files
+from vfconvert.lowering.choice import fastest, onnx_bytes, time_files
 from vfconvert.lowering.costs import CostTable
+from vfconvert.lowering.mock import assigned
 from vfconvert.options import ConversionOptions
 from vfconvert.planning import Plan
 from vfconvert.progress import Progress
 
+_CORRECTIONS = 4  # of the times of layers by that of a whole plan
+_NEAR = 0.04  # how near predicted and measured latency are let be
+_LEAST_SAVING = 0.01
 _STEPS = 6  # of the search for the tightest plan: to 1.5 % of the range
 
 
@@ -74,9 +79,46 @@ def table_of(
     return timed(table, teacher, subject.layers, costs, whole, progress)
 
 
-def search(table: OptionTable, options: ConversionOptions, original_bytes: int) -> Searched:
-    """The least harmful plan within the targets. Raises `BudgetError` where there is none."""
-    return _searched(table, limits_of(table, options.targets, original_bytes))
+def search(
+    table: OptionTable,
+    options: ConversionOptions,
+    original_bytes: int,
+    share_of: Callable[[Plan], float | None] | None = None,
+) -> Searched:
+    """The least harmful plan within the targets. Raises `BudgetError` where there is none.
+
+    `share_of` times a plan as a whole and tells its share of the original's latency (None where it cannot): layers save
+    less together than each alone, so their savings are scaled until what is predicted of the plan is what it takes.
+    """
+    limits = limits_of(table, options.targets, original_bytes)
+    found = _searched(table, limits)
+    for _ in range(_CORRECTIONS if share_of is not None and "latency" in limits else 0):
+        predicted = found.point.seconds_share or 1.0
+        share = share_of(found.plan) if share_of is not None and found.plan.converted else None
+        if share is None or abs(share - predicted) <= _NEAR * predicted or predicted >= 1:
+            break
+        table = rescaled(table, max(1 - share, _LEAST_SAVING) / (1 - predicted))
+        found = _searched(table, limits)
+    return found
+
+
+def timed_share(subject: Subject, example: Tensor, costs: CostTable, threads: int) -> Callable[[Plan], float | None]:
+    """Times a plan before it is fitted: its share of the original's latency on `example` `(1, C, H, W)`."""
+    teacher, network = copy.deepcopy(subject.teacher).cpu(), subject.network
+
+    def share_of(plan: Plan) -> float | None:
+        if network is None:
+            return None
+        student = assigned(teacher, network, plan)
+        lowered = fastest(student, network, profile(student, example), costs)
+        files = {"before": onnx_bytes(teacher, example), "after": onnx_bytes(lowered.model, example)}
+        written = {name: file for name, file in files.items() if file is not None}
+        if len(written) < len(files):
+            return None
+        found = time_files(written, example, threads)
+        return found["after"].median / found["before"].median
+
+    return share_of
 
 
 def tightest(
