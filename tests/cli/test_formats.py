@@ -85,7 +85,7 @@ def test_precisions_need_the_onnx_file(cli_invoke, model_path):
 
 
 def test_a_table_of_costs_is_refused_before_any_work(cli_invoke, model_path, tmp_path, monkeypatch):
-    monkeypatch.setattr("vfconvert.pipeline.load_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("vfconvert.preparation.load_model", lambda *_, **__: pytest.fail("loaded"))
     costs = tmp_path / "costs.json"
     for content, said in (
         ("junk", "no table of layer costs"),
