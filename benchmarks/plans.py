@@ -20,9 +20,9 @@ from scipy.stats import spearmanr
 from benchmarks.subjects import Bench, Measured, bench_of
 from vfconvert.budget.knapsack import choose, point_of
 from vfconvert.budget.table import OptionTable
-from vfconvert.ops.crops import crops_and_levels
+from vfconvert.ops.crops import crops_and_levels, full_crop
 from vfconvert.planning import Convert, Plan
-from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
+from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
 def main() -> None:
@@ -119,8 +119,7 @@ def uniform_plan(table: OptionTable, kind: str, share: float) -> Plan | None:
 
 def uniform_spec(geometry: ConvGeometry, kind: str, share: float) -> VersatileSpec | None:
     """The kind's spec with so many primaries: two windows by a quarter of the channels, or three where share asks."""
-    kh, kw = geometry.kernel_size
-    crops, levels = ((Crop(0, kh, 0, kw),), ((0,),))
+    crops, levels = full_crop(geometry.kernel_size)
     if kind != "channel":
         crops, levels = crops_and_levels(geometry.kernel_size, "lines" if kind == "lines" else "squares")
     windows = {"channel": 2 if share >= 0.5 else 3, "both": 2}.get(kind, 1)

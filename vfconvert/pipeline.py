@@ -112,8 +112,10 @@ class _Run:
             if options.costs is not None and len(costs.measured) > known and not options.dry_run:
                 costs.write(options.costs)
         if options.max_drop is None:
-            share_of = timed_share(self._prepared.subject, self.example.cpu(), costs, options.threads)
-            self.searched = search(found, options, size, share_of if timed_too else None)
+            share_of = None
+            if timed_too:
+                share_of = timed_share(self._prepared.subject, self.example.cpu(), costs, options.threads)
+            self.searched = search(found, options, size, share_of)
             self.plan = self.searched.plan
             check_something_converted(self.plan)
             return None

@@ -7,14 +7,13 @@ from typing import Any
 from vfconvert.errors import IllegalSpecError
 from vfconvert.json_fields import Checked, is_line, is_number, shown
 from vfconvert.ledger import FLAGS
-from vfconvert.ops.crops import CROP_FAMILIES, crops_and_levels
+from vfconvert.ops.crops import CROP_FAMILIES, Crops, crops_and_levels, full_crop
 from vfconvert.planning import Convert, Decision, Keep, no_gain
 from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 _CONVERTED = ("layer", "shape", "decision", "kind", "crops", "levels", "windows", "channel_stride", "primaries")
 FIELDS = {"convert": (*_CONVERTED, "whole_window"), "keep": ("layer", "shape", "decision", "code", "reason")}
 _UNSAID = "plan", "the plan keeps it"  # code and reason of a layer that is kept without any
-_Crops = tuple[tuple[Crop, ...], tuple[tuple[int, ...], ...]]
 
 
 def shape_of(geometry: ConvGeometry) -> str:
@@ -50,9 +49,9 @@ def entry_of(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _named(geometry: ConvGeometry, name: str) -> _Crops:
+def _named(geometry: ConvGeometry, name: str) -> Crops:
     if name == "none":
-        return (Crop(0, geometry.kernel_size[0], 0, geometry.kernel_size[1]),), ((0,),)
+        return full_crop(geometry.kernel_size)
     return crops_and_levels(geometry.kernel_size, name)
 
 
@@ -133,7 +132,7 @@ def _spec_of(entry: Checked, geometry: ConvGeometry) -> VersatileSpec | None:
     return spec
 
 
-def _crops_of(entry: Checked, geometry: ConvGeometry) -> _Crops:
+def _crops_of(entry: Checked, geometry: ConvGeometry) -> Crops:
     """The crops by their name, or as lists together with the levels."""
     names = ("none", *CROP_FAMILIES)
     if not isinstance(entry.given.get("crops"), list):

@@ -105,17 +105,17 @@ def search(
 def timed_share(subject: Subject, example: Tensor, costs: CostTable, threads: int) -> Callable[[Plan], float | None]:
     """Times a plan before it is fitted: its share of the original's latency on `example` `(1, C, H, W)`."""
     teacher, network = copy.deepcopy(subject.teacher).cpu(), subject.network
+    before = onnx_bytes(teacher, example)
 
     def share_of(plan: Plan) -> float | None:
-        if network is None:
+        if network is None or before is None:
             return None
         student = assigned(teacher, network, plan)
         lowered = fastest(student, network, profile(student, example), costs)
-        files = {"before": onnx_bytes(teacher, example), "after": onnx_bytes(lowered.model, example)}
-        written = {name: file for name, file in files.items() if file is not None}
-        if len(written) < len(files):
+        after = onnx_bytes(lowered.model, example)
+        if after is None:
             return None
-        found = time_files(written, example, threads)
+        found = time_files({"before": before, "after": after}, example, threads)
         return found["after"].median / found["before"].median
 
     return share_of

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from vfconvert.errors import IllegalSpecError
-from vfconvert.ops.crops import CROP_FAMILIES, crops_and_levels
+from vfconvert.ops.crops import CROP_FAMILIES, crops_and_levels, full_crop
 from vfconvert.overrides import Override
-from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
+from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,11 +55,8 @@ class Wish:
 
     def spec_of(self, geometry: ConvGeometry) -> VersatileSpec:
         """What this wish makes of one layer. A number of primaries may be one that the layer cannot have."""
-        kh, kw = geometry.kernel_size
-        crops: tuple[Crop, ...] = (Crop(0, kh, 0, kw),)
-        levels: tuple[tuple[int, ...], ...] = ((0,),)
-        if self.spatial:
-            crops, levels = crops_and_levels(geometry.kernel_size, self.crops)
+        kernel = geometry.kernel_size
+        crops, levels = crops_and_levels(kernel, self.crops) if self.spatial else full_crop(kernel)
         stride = self.stride_of(geometry.group_inputs) if self.channel else 0
         return VersatileSpec(
             crops=crops,

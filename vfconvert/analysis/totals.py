@@ -104,10 +104,8 @@ def planned(model: nn.Module, before: Totals, layers: Profile, conversions: Iter
     for conversion in conversions:
         layer = layers.layer(conversion.layer)
         old, new = layer.geometry, conversion.new_geometry
-        bank = conversion.spec.weight_numbers(old)
-        own = _bias_numbers(new) + (new.out_channels if conversion.norm is None else 0)  # bias and scale
-        change = bank - old.weight_numbers
-        parameters = change + own - _bias_numbers(old)
+        change = conversion.spec.weight_numbers(old) - old.weight_numbers
+        parameters = converted_numbers(conversion.spec, new, conversion.norm) - ordinary_numbers(old)
         numbers = replace(
             numbers,
             parameters=numbers.parameters + parameters,
@@ -159,6 +157,16 @@ def shared_macs(geometry: ConvGeometry, spec: VersatileSpec, output_positions: i
 def ordinary_macs(layer: LayerProfile) -> int:
     """MACs of the ordinary convolution of a layer's geometry, all its calls together."""
     return layer.output_positions * layer.geometry.weight_numbers
+
+
+def ordinary_numbers(geometry: ConvGeometry) -> int:
+    """Parameters of the ordinary convolution: weight and bias."""
+    return geometry.weight_numbers + _bias_numbers(geometry)
+
+
+def converted_numbers(spec: VersatileSpec, new: ConvGeometry, norm: str | None) -> int:
+    """Parameters of the versatile layer of geometry `new`: bank, bias, and scales where no norm takes them."""
+    return spec.weight_numbers(new) + _bias_numbers(new) + (new.out_channels if norm is None else 0)
 
 
 def _bias_numbers(geometry: ConvGeometry) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vfconvert.analysis.profile import LayerProfile, Profile
-from vfconvert.analysis.totals import Totals
+from vfconvert.analysis.totals import Totals, converted_numbers, ordinary_numbers
 from vfconvert.budget.damage import Harm
 from vfconvert.budget.table import KEEP, LayerOptions, Option, OptionTable
 from vfconvert.lowering.costs import CostTable
@@ -76,24 +76,20 @@ def _options(
     decision: Convert, layer: LayerProfile, harms: Sequence[Harm], kinds: Collection[str], traced: bool
 ) -> list[Option]:
     geometry = decision.geometry
-    ordinary = geometry.weight_numbers
-    bias = geometry.out_channels if geometry.bias else 0
-    own = geometry.out_channels * (1 if decision.new_geometry.bias else 0) + (
-        geometry.out_channels if decision.norm is None else 0
-    )
+    ordinary, numbers = geometry.weight_numbers, ordinary_numbers(geometry)
     options = [
         Option(
             kind=KEEP,
             spec=None,
-            parameters=ordinary + bias,
+            parameters=numbers,
             macs=ordinary * layer.output_positions,
             damage=0.0,
             unexplained=0.0,
         )
     ]
     for harm in harms:
-        parameters = harm.spec.weight_numbers(geometry) + own
-        if harm.kind not in kinds or parameters >= ordinary + bias:
+        parameters = converted_numbers(harm.spec, decision.new_geometry, decision.norm)
+        if harm.kind not in kinds or parameters >= numbers:
             continue
         options.append(
             Option(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vfconvert.ops.crops import crops_and_levels
-from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
+from vfconvert.ops.crops import Crops, crops_and_levels, full_crop
+from vfconvert.specs import ConvGeometry, VersatileSpec
 
 KINDS = ("spatial", "lines", "channel", "group", "both")
 _SHARES = (0.0, 0.25, 0.5, 0.75)  # of the way from the fewest primaries to one for each output
 _WINDOWS = (2, 3, 4)
 _LARGE = 1500  # unfolded inputs from which a layer is tried in fewer ways
-_Crops = tuple[tuple[Crop, ...], tuple[tuple[int, ...], ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +33,7 @@ def families_of(geometry: ConvGeometry) -> tuple[Family, ...]:
 
 def _families(geometry: ConvGeometry) -> Iterator[Family]:
     squares, lines = (crops_and_levels(geometry.kernel_size, family) for family in ("squares", "lines"))
-    full: _Crops = ((squares[0][0],), ((0,),))
+    full = full_crop(geometry.kernel_size)
     if len(squares[1]) > 1:
         yield _family(geometry, "spatial", squares)
         if lines != squares:
@@ -51,7 +50,7 @@ def _families(geometry: ConvGeometry) -> Iterator[Family]:
                 yield _family(geometry, "both", squares, windows, stride)
 
 
-def _family(geometry: ConvGeometry, kind: str, crops: _Crops, windows: int = 1, stride: int = 0) -> Family:
+def _family(geometry: ConvGeometry, kind: str, crops: Crops, windows: int = 1, stride: int = 0) -> Family:
     spec = VersatileSpec(
         crops=crops[0], levels=crops[1], windows=windows, channel_stride=stride, whole_window=windows > 1
     )

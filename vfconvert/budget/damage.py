@@ -18,7 +18,7 @@ from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
 from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary
-from vfconvert.fitting.samples import BATCH, Sample, layer_moments
+from vfconvert.fitting.samples import Sample, batch_of, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.estimate import estimates
@@ -26,8 +26,6 @@ from vfconvert.ops.moments import Moments
 from vfconvert.ops.problem import Problem
 from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry, VersatileSpec
-
-_ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +120,7 @@ def _samples(
         passes = WholePassSamples(teacher, teacher, images)
         yield from ((name, passes.of(name)) for name in sorted(wanted))
         return
-    batch = max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))
+    batch = batch_of(network)
     entry = Boundary.of(images)
     for segment in network.segments:
         mine = [node for node in segment.nodes if node.op == "call_module" and str(node.target) in wanted]

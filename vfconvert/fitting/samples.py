@@ -17,6 +17,12 @@ from vfconvert.specs import ConvGeometry
 BATCH = 64
 _SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
 _FEWEST, _MOST = 32_768, 131_072
+_ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch: 256 MiB in float32
+
+
+def batch_of(network: Network) -> int:
+    """Images at a time: fewer where one image's largest activation is large."""
+    return max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))
 
 
 @dataclass(frozen=True, eq=False)

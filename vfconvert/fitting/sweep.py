@@ -25,13 +25,11 @@ from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_no
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
-from vfconvert.fitting.samples import BATCH, Sample, SegmentSamples, layer_moments
+from vfconvert.fitting.samples import Sample, SegmentSamples, batch_of, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.planning import Plan
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
-
-_ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch: 256 MiB in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +120,7 @@ class _Sweep:
         steps = self._options.block_steps
         layers = [self._layers(segment) for segment in network.segments]
         trained = [bool(steps) and self._converts(s) and s.exit.op != "output" for s in network.segments]
-        source, batch = network.source, _batch(network)
+        source, batch = network.source, batch_of(network)
         teacher_entry = student_entry = Boundary.of(self._images)
         for segment, nodes, train in zip(network.segments, layers, trained, strict=True):
             samples = SegmentSamples(
@@ -217,8 +215,3 @@ class _Sweep:
         if out is None:
             raise ValueError("no calibration images")
         return out
-
-
-def _batch(network: Network) -> int:
-    """Images at a time: fewer where one image's largest activation is large."""
-    return max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))

@@ -40,12 +40,19 @@ def line_crops(kernel_size: Pair) -> tuple[Crop, ...]:
     return row, column
 
 
+Crops = tuple[tuple[Crop, ...], tuple[tuple[int, ...], ...]]
+"""All crops, and for each level the indices of those that it offers."""
+
+
+def full_crop(kernel_size: Pair) -> Crops:
+    """The whole kernel alone: nothing is shared by crops."""
+    return (Crop(0, kernel_size[0], 0, kernel_size[1]),), ((0,),)
+
+
 CROP_FAMILIES = ("squares", "lines")
 
 
-def crops_and_levels(
-    kernel_size: Pair, family: str = "squares"
-) -> tuple[tuple[Crop, ...], tuple[tuple[int, ...], ...]]:
+def crops_and_levels(kernel_size: Pair, family: str = "squares") -> Crops:
     """All crops of a family, and for each level the indices of those it offers.
 
     "squares": level `i` offers the centred crop `i`. "lines": every level below the full kernel offers the
