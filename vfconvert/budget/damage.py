@@ -17,7 +17,7 @@ from vfconvert.analysis.graph import Network, needed_for, run_nodes
 from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
 from vfconvert.errors import FitError
-from vfconvert.fitting.boundary import Boundary
+from vfconvert.fitting.boundary import Boundary, advance
 from vfconvert.fitting.samples import Sample, batch_of, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.ops.blocks import blocks_of, products
@@ -130,14 +130,7 @@ def _samples(
             yield str(node.target), (Sample(inputs=found[source], targets=found[node]) for found in runs)
         if segment.exit.op == "output":
             return
-        out: Boundary | None = None
-        for found in _run(teacher, network, segment.entry, segment.nodes, entry, images, batch, [segment.exit]):
-            value = found[segment.exit]
-            out = Boundary(len(entry), value.shape[1:]) if out is None else out
-            out.append(value)
-        if out is None:
-            raise ValueError("no calibration images")
-        entry = out
+        entry = advance(teacher, segment, network.source, images, entry, batch)
 
 
 def _run(

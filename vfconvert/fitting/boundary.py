@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
+from vfconvert.analysis.graph import Segment, run_nodes
 from vfconvert.errors import UnwritableOutputError
 
 HALF_BYTES = 256 * 2**20  # float32 bytes from which half precision holds them
@@ -54,6 +55,25 @@ class Boundary:
         """Rows in order, `size` at a time."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+
+@torch.no_grad()
+def advance(
+    root: nn.Module, segment: Segment, source: fx.Node, images: Tensor, entry: Boundary, batch: int
+) -> Boundary:
+    """The activations at the segment's exit, from those at its entry and the images that they come from."""
+    device = next(root.parameters()).device
+    out: Boundary | None = None
+    for at in range(0, len(entry), batch):
+        start = {source: images[at : at + batch].clone().to(device)}
+        start[segment.entry] = entry[at : at + batch].to(device)
+        value: Tensor = run_nodes(root, segment.nodes, start, keep=(segment.exit,))[segment.exit]
+        if out is None:
+            out = Boundary(len(entry), value.shape[1:])
+        out.append(value)
+    if out is None:
+        raise ValueError("no calibration images")
+    return out
 
 
 def _on_disk(numbers: int) -> Tensor:

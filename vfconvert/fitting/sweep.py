@@ -17,10 +17,10 @@ from functools import partial
 import torch
 from torch import Tensor, fx, nn
 
-from vfconvert.analysis.graph import Network, Segment, run_nodes
+from vfconvert.analysis.graph import Network, Segment
 from vfconvert.eligibility import refittable
 from vfconvert.errors import FitError
-from vfconvert.fitting.boundary import Boundary
+from vfconvert.fitting.boundary import Boundary, advance
 from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_norm, slope
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
@@ -139,13 +139,15 @@ class _Sweep:
                 self._tick("fit", sum(map(len, layers)))
             if segment.exit.op == "output":
                 return
-            target = self._advance(self._teacher, segment, source, teacher_entry, batch)
+            target = advance(self._teacher, segment, source, self._images, teacher_entry, batch)
             if train:
                 with self.timed("reconstruct"):
                     descent = self.descent("reconstruct", steps, self._options.block_rate, sum(trained) * steps)
                     reconstruct_segment(self.student, segment, source, self._images, student_entry, target, descent)
             changed = bool(self.unexplained)
-            student_entry = self._advance(self.student, segment, source, student_entry, batch) if changed else target
+            student_entry = (
+                advance(self.student, segment, source, self._images, student_entry, batch) if changed else target
+            )
             teacher_entry = target
 
     def fit_whole(self) -> None:
@@ -199,19 +201,3 @@ class _Sweep:
         name = self._norms.get(layer)
         norm = root.get_submodule(name) if name is not None else None
         return norm if isinstance(norm, nn.BatchNorm2d) else None
-
-    @torch.no_grad()
-    def _advance(self, root: nn.Module, segment: Segment, source: fx.Node, entry: Boundary, batch: int) -> Boundary:
-        """The activations at the segment's exit."""
-        device = next(root.parameters()).device
-        out: Boundary | None = None
-        for at in range(0, len(entry), batch):
-            start = {source: self._images[at : at + batch].clone().to(device)}
-            start[segment.entry] = entry[at : at + batch].to(device)
-            value: Tensor = run_nodes(root, segment.nodes, start, keep=(segment.exit,))[segment.exit]
-            if out is None:
-                out = Boundary(len(entry), value.shape[1:])
-            out.append(value)
-        if out is None:
-            raise ValueError("no calibration images")
-        return out
