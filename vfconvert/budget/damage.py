@@ -150,4 +150,5 @@ def _run(
         if at is not network.source:
             given[network.source] = images[start : start + batch].clone().to(device)
         with torch.no_grad():
-            yield run_nodes(teacher, needed, given, keep=wanted)
+            found = run_nodes(teacher, needed, given, keep=wanted)
+        yield found
