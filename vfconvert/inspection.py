@@ -33,13 +33,13 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
     check_cache(options)
     clock = Clock()
     costs = CostTable.open(options.costs, options.threads) if options.measure else None
-    known = len(costs.measured) if costs is not None else 0
+    known = costs.known if costs is not None else 0
     prepared = prepare(options, clock)
     with clock.stage("images"):
         images = images_of(prepared.source, options, prepared.teacher, progress)
     with clock.stage("measure options"):
         table = table_of(prepared.subject, images.calibration, options, costs, progress)
-    if costs is not None and options.costs is not None and len(costs.measured) > known:
+    if costs is not None and options.costs is not None and costs.known > known:
         costs.write(options.costs)
     with clock.stage("frontier"):
         kinds = ("params", "macs", "latency") if table.seconds is not None else ("params", "macs")

@@ -105,11 +105,11 @@ class _Run:
         options, size = self.options, self.loaded.size_bytes
         with self.clock.stage("measure options"):
             timed_too = any(target.cost == "latency" for target in options.targets)
-            known = len(costs.measured)
+            known = costs.known
             found = table_of(
                 self._prepared.subject, images.calibration, options, costs if timed_too else None, self.progress
             )
-            if options.costs is not None and len(costs.measured) > known and not options.dry_run:
+            if options.costs is not None and costs.known > known and not options.dry_run:
                 costs.write(options.costs)
         if options.max_drop is None:
             share_of = None
@@ -144,7 +144,7 @@ class _Run:
     def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
         """Choose the student's inference form; note what it executes and how long it takes."""
         options, layers = self.options, profile(student, example)
-        known = len(table.measured)
+        known = table.known
         # The full filter minus its edges cancels what half precision cannot spare.
         without = ("full",) if options.precision == "fp16" else ()
         # Where products are limited they decide, and not what is fastest here.
@@ -154,7 +154,7 @@ class _Run:
         if options.measure:
             lowered, timings = timed(self.teacher, student, lowered, example, options.threads, as_it_is=by_products)
             self.latency = latency_report(timings, threads=options.threads, batch=len(example))
-            if options.costs is not None and len(table.measured) > known:
+            if options.costs is not None and table.known > known:
                 table.write(options.costs)
         self.forms, self.executed = lowered.variants, executed(student, layers, lowered.variants)
         return lowered

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from vfconvert.analysis.profile import profile
-from vfconvert.budget.building import rescaled, timed
+from vfconvert.budget.building import lacking, rescaled, timed
 from vfconvert.budget.cache import cache_path
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.frontier import Point
@@ -70,13 +70,16 @@ def table_of(
     )
     if costs is None:
         return table
-    example = images[:1].cpu()
-    teacher = copy.deepcopy(subject.teacher).cpu()
-    file = onnx_bytes(teacher, example)
-    if file is None:
-        raise BudgetError("the original network cannot be timed in ONNX Runtime, so a latency is no target here")
-    whole = time_files({"original": file}, example, options.threads)["original"].median
-    return timed(table, teacher, subject.layers, costs, whole, progress)
+    example, teacher = images[:1].cpu(), copy.deepcopy(subject.teacher).cpu()
+    name = f"{subject.sha256} {tuple(example.shape)}"
+    if name not in costs.networks:
+        if costs.foreign:
+            raise BudgetError(f"the network as a whole is {lacking(costs)}")
+        file = onnx_bytes(teacher, example)
+        if file is None:
+            raise BudgetError("the original network cannot be timed in ONNX Runtime, so a latency is no target here")
+        costs.networks[name] = time_files({"original": file}, example, options.threads)["original"].median
+    return timed(table, teacher, subject.layers, costs, costs.networks[name], progress)
 
 
 def search(
@@ -103,12 +106,15 @@ def search(
 
 
 def timed_share(subject: Subject, example: Tensor, costs: CostTable, threads: int) -> Callable[[Plan], float | None]:
-    """Times a plan before it is fitted: its share of the original's latency on `example` `(1, C, H, W)`."""
+    """Times a plan before it is fitted: its share of the original's latency on `example` `(1, C, H, W)`.
+
+    Times none where the costs are of another machine, whose whole networks cannot be timed here.
+    """
     teacher, network = copy.deepcopy(subject.teacher).cpu(), subject.network
     before = onnx_bytes(teacher, example)
 
     def share_of(plan: Plan) -> float | None:
-        if network is None or before is None:
+        if network is None or before is None or costs.foreign:
             return None
         student = assigned(teacher, network, plan)
         lowered = fastest(student, network, profile(student, example), costs)

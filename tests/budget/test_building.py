@@ -16,6 +16,7 @@ from vfconvert.budget.building import damage_of, option_table, timed
 from vfconvert.budget.candidates import KINDS, families_of
 from vfconvert.budget.damage import Harm
 from vfconvert.budget.table import OptionTable
+from vfconvert.errors import BudgetError
 from vfconvert.planning import Convert, Keep, Plan
 from vfconvert.specs import ConvGeometry
 
@@ -112,6 +113,12 @@ class Times:
     """Stands in for a table of measured costs: seconds by the kind of form."""
 
     by_form: dict[str, float]
+    foreign: bool = False
+    machine: str = "an ARM"
+    threads: int = 2
+
+    def knows(self, *arguments: Any) -> bool:
+        return False
 
     def costs(self, *arguments: Any) -> dict[str, float]:
         return self.by_form
@@ -133,3 +140,8 @@ def test_layers_that_alone_take_longer_than_the_whole_share_it_out() -> None:
     table = timed_with(1.0, plain=2.0, segments=1.5)
     assert sum(layer.options[0].seconds or 0 for layer in table.layers) == pytest.approx(1.0)
     assert [layer.options[1].seconds for layer in table.layers] == pytest.approx([0.375, 0.375])
+
+
+def test_table_of_another_machine_must_have_every_layer() -> None:
+    with pytest.raises(BudgetError, match=r"^0: not timed .* another machine \(an ARM\); .* --threads 2`$"):
+        timed(built(), MODEL, facts()[1], Times({"plain": 1.0}, foreign=True), 1.0)  # type: ignore[arg-type]

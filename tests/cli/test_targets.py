@@ -127,8 +127,10 @@ def test_kinds_that_are_given_are_those_used(cli_invoke, run, images, outputs) -
     assert {(entry["crops"], entry["windows"]) for entry in entries} == {("squares", 1)}
 
 
-def test_layer_that_is_kept_by_name_stays(cli_invoke, run, images, outputs) -> None:
-    line = ("--layer", "6=keep", "--target", "params=90%", "--data", images, "--dry-run", "-q")
+def test_layer_that_is_kept_by_name_stays(cli_invoke, run, images, outputs, monkeypatch) -> None:
+    """With the damage of the others as it was kept."""
+    monkeypatch.setattr(vfconvert.budget.options, "harms_of", _refuse)
+    line = ("--layer", "6=keep", "--target", "params=90%", "--data", images, *FAST, "--dry-run")
     cli_invoke(run.model, *line, "--save-plan", outputs / "p.json", exit_code=0)
     entries = {entry["layer"]: entry for entry in json.loads((outputs / "p.json").read_text())["layers"]}
     assert (entries["6"]["decision"], entries["6"]["code"]) == ("keep", "excluded")
@@ -203,6 +205,30 @@ def test_latency_is_predicted_and_reached(cli_invoke, run, images) -> None:
     assert latency["predicted"] > 0
     assert latency["reached"] == report["latency"]["after"]
     assert latency["allowed"] > 0
+
+
+def test_latency_of_another_machine(cli_invoke, run, images, outputs) -> None:
+    """Its table answers for all that it holds, and nothing measured here is mixed in."""
+    costs, plan = outputs / "costs.json", outputs / "p.json"
+    cli_invoke("inspect", run.model, "--data", images, "--measure", "--costs", costs, "-q", exit_code=0)
+    found = json.loads(costs.read_text())
+    found["machine"] = "an ARM"
+    found["layers"] = {
+        key: {name: 2.0 if name == "plain" else 1.0 for name in row} for key, row in found["layers"].items()
+    }
+    found["networks"] = dict.fromkeys(found["networks"], 10.0)
+    costs.write_text(json.dumps(found))
+    line = ("--target", "latency=9.1s", "--data", images, "--costs", costs, "--dry-run", "-q", "--save-plan", plan)
+    cli_invoke(run.model, *line, exit_code=0)
+    decisions = [entry["decision"] for entry in json.loads(plan.read_text())["layers"]]
+    assert decisions.count("convert") == 1  # each saves one second of ten
+    assert json.loads(costs.read_text()) == found
+    costs.write_text(json.dumps(found | {"networks": {}}))
+    result = cli_invoke(run.model, *line, exit_code=BudgetError.exit_code)
+    assert (
+        "the network as a whole is not timed in the table of --costs, which is of another machine (an ARM)"
+        in result.stderr
+    )
 
 
 @pytest.mark.parametrize("command", [("--target", "params=70%"), ("--target", "params=70%", "--dry-run")])

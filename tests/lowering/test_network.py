@@ -10,9 +10,11 @@ from tests.lowering.nets import WISHES, Mixed, Plain, Residual, converted
 from tests.references import assert_close_enough
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.profile import profile
+from vfconvert.errors import NotAModelError
 from vfconvert.lowering.choice import fastest
 from vfconvert.lowering.costs import CostTable, choose, executed, products
 from vfconvert.lowering.network import lower
+from vfconvert.measuring.machine import processor_name
 from vfconvert.nn import VersatileConv2d
 
 NETS = {"residual": (Residual, (2, 3, 12, 12)), "mixed": (Mixed, (2, 3, 14, 14)), "plain": (Plain, (2, 1, 9, 9))}
@@ -131,8 +133,6 @@ def _key(table: CostTable, module, layer, norm) -> str:
 
 
 def test_a_table_that_is_none_is_refused(tmp_path):
-    from vfconvert.errors import NotAModelError
-
     path = tmp_path / "costs.json"
     rows = ('{"full": 1.0}', '{"plain": 1.0, "foo": 1.0}', '{"plain": -1.0}', '{"plain": NaN}')
     tables = [f'{{"schema_version": 1, "threads": 1, "layers": {{"a": {row}}}}}' for row in rows]
@@ -140,6 +140,28 @@ def test_a_table_that_is_none_is_refused(tmp_path):
         path.write_text(content)
         with pytest.raises(NotAModelError, match="no table of layer costs"):
             CostTable.read(path)
+
+
+def test_a_table_of_another_machine_takes_in_nothing_measured_here(tmp_path, monkeypatch):
+    student, network, x = made("residual", "both")
+    student, x = student.float(), x[:1].float()
+    layers, path = profile(student, x), tmp_path / "costs.json"
+    CostTable(machine="an ARM", networks={"net": 0.5}).write(path)
+    table = CostTable.read(path)
+    assert table.foreign
+    assert table.networks == {"net": 0.5}
+    monkeypatch.setattr("vfconvert.lowering.costs._measure", lambda *_: {"plain": 1.0, "separate": 0.5})
+    assert set(choose(student, layers, network.following_norm, table).values()) == {"separate"}
+    assert not table.measured
+    assert table.known == 1
+    path.write_text(path.read_text().replace("an ARM", processor_name()))
+    own = CostTable.read(path)
+    choose(student, layers, network.following_norm, own)
+    assert not own.foreign
+    assert own.measured
+    path.write_text(path.read_text().replace("0.5", "-1"))
+    with pytest.raises(NotAModelError, match="seconds of networks"):
+        CostTable.read(path)
 
 
 class PreActivation(nn.Module):

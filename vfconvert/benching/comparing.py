@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from vfconvert.benching.report import BenchedFile, BenchReport, Machine
 from vfconvert.benching.runners import Runner, cause_of, check_runtime, open_model
 from vfconvert.benching.shapes import common_shape
 from vfconvert.errors import IllegalSpecError, InputShapeError
+from vfconvert.measuring.machine import processor_name
 from vfconvert.measuring.timing import Timing, in_turns
 from vfconvert.silence import silenced
 
@@ -58,7 +58,7 @@ def bench(
         calls = {str(index): _accepted(runner, array) for index, runner in enumerate(runners)}
         peaks, warnings = _peaks(runners, shape) if memory else ([None] * len(runners), [])
         timings = list(in_turns(calls, rounds=rounds, warm_up=warm_up, most_seconds=seconds).values())
-    machine = Machine(processor=_processor(), logical_cores=os.cpu_count() or 1)
+    machine = Machine(processor=processor_name(), logical_cores=os.cpu_count() or 1)
     if threads > machine.logical_cores:
         warnings.append(f"{threads} threads share {machine.logical_cores} logical cores")
     return BenchReport(
@@ -150,15 +150,6 @@ def _bytes_on_disk(runner: Runner) -> int:
         entries = (entry for tensor in proto.graph.initializer for entry in tensor.external_data)
         files |= {runner.path.parent / entry.value for entry in entries if entry.key == "location"}
     return sum(file.stat().st_size for file in files)
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from vfconvert.analysis.profile import LayerProfile, Profile
 from vfconvert.analysis.totals import Totals, converted_numbers, ordinary_numbers
 from vfconvert.budget.damage import Harm
 from vfconvert.budget.table import KEEP, LayerOptions, Option, OptionTable
+from vfconvert.errors import BudgetError
 from vfconvert.lowering.costs import CostTable
 from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import PLAIN
@@ -116,6 +117,8 @@ def timed(
 
     `whole` is the time of the original network in the same runtime. What is measured of a layer alone is not quite
     what it takes within the network: where all layers take longer than the whole, they share it out.
+
+    Raises `BudgetError` where a table of another machine lacks a layer: times of two machines do not add up.
     """
     found = []
     for number, layer in enumerate(table.layers):
@@ -123,6 +126,8 @@ def timed(
         norm = teacher.get_submodule(layer.norm) if layer.norm is not None else None
         following = norm if isinstance(norm, nn.BatchNorm2d) else None
         made = [_layer(layer, option) for option in layer.options if option.spec is not None]
+        if costs.foreign and not all(costs.knows(one, profiled, following) for one in made):
+            raise BudgetError(f"{layer.layer}: {lacking(costs)}")
         measured = [costs.costs(one, profiled, following) for one in made]
         plain = median(times[PLAIN] for times in measured)
         # Ratios within one run hold where single times do not.
@@ -134,6 +139,14 @@ def timed(
     if alone > whole:
         found = [_scaled(layer, whole / alone) for layer in found]
     return replace(table, layers=tuple(found), seconds=whole)
+
+
+def lacking(costs: CostTable) -> str:
+    """What is wrong with a table of another machine that lacks something, and what to do."""
+    return (
+        f"not timed in the table of --costs, which is of another machine ({costs.machine}); complete it there: "
+        f"`vfconvert inspect MODEL --measure --costs FILE --threads {costs.threads}`"
+    )
 
 
 def rescaled(table: OptionTable, factor: float) -> OptionTable:

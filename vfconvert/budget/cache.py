@@ -22,7 +22,7 @@ from vfconvert.files import atomic_path
 from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 SUFFIX = ".damage.json"
-_VERSION = 1  # of what is measured, and of the file
+_VERSION = 2  # of what is measured, and of the file
 _MOST_BYTES = 2**28
 _BEGINNING = b'{"version":'
 
@@ -41,14 +41,14 @@ def is_cache(path: Path) -> bool:
         return False
 
 
-def key_of(sha256: str, images: Tensor, seed: int, layers: Sequence[str], answers: Sequence[Tensor]) -> str:
+def key_of(sha256: str, images: Tensor, seed: int, answers: Sequence[Tensor]) -> str:
     """What a measurement depends on, as a digest.
 
     `answers` are outputs of the network, since a file of weights does not say what they are weights of; they count to
     four digits, so that another number of threads makes no difference.
     """
     said = [f"{tuple(a.shape)} {float(a.double().abs().mean()):.4g} {float(a.double().mean()):.4g}" for a in answers]
-    digest = hashlib.sha256(f"{_VERSION} {sha256} {seed} {tuple(images.shape)} {list(layers)} {said}".encode())
+    digest = hashlib.sha256(f"{_VERSION} {sha256} {seed} {tuple(images.shape)} {said}".encode())
     digest.update(images.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
@@ -56,7 +56,9 @@ def key_of(sha256: str, images: Tensor, seed: int, layers: Sequence[str], answer
 def read_harms(
     path: Path, key: str, geometries: Mapping[str, ConvGeometry]
 ) -> tuple[dict[str, tuple[Harm, ...]], str] | None:
-    """The options of every layer, and what damage is counted in; None where the file has none for this key.
+    """The options of all layers that the file has, and what damage is counted in; None where it has none for this key.
+
+    `geometries` are those of the layers that are wanted, which have to fit.
 
     Whatever is wrong with the file, it is not believed: then damage is measured again.
     """
@@ -66,9 +68,9 @@ def read_harms(
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != _VERSION or content["key"] != key or content["measure"] not in ("nats", "variance"):
             return None
-        found = {name: tuple(map(_harm, content["layers"][name])) for name in geometries}
-        for name, harms in found.items():
-            for harm in harms:
+        found = {str(name): tuple(map(_harm, harms)) for name, harms in content["layers"].items()}
+        for name in found.keys() & geometries.keys():
+            for harm in found[name]:
                 harm.spec.check(geometries[name])
         return found, content["measure"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, IllegalSpecError):

@@ -7,6 +7,7 @@ the teacher's own inputs. The fit itself later uses the student's.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -51,12 +52,14 @@ def harms_of(
 ) -> dict[str, tuple[Harm, ...]]:
     """The options of every layer of `geometries`, from its moments on `images` `(N, C, H, W)`.
 
-    The teacher, in evaluation mode, is left as it was.
+    The teacher, in evaluation mode, is left as it was. What is found of a layer does not depend on what other layers
+    are asked for.
     """
-    generator, found = torch.Generator().manual_seed(seed), dict[str, tuple[Harm, ...]]()
+    found = dict[str, tuple[Harm, ...]]()
     for name, samples in _samples(teacher, network, images, set(geometries)):
         layer = teacher.get_submodule(name)
         if isinstance(layer, nn.Conv2d) and name not in found:
+            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             with torch.no_grad():
                 moments = layer_moments(layer, samples, len(images), generator)
                 weight = layer.weight.detach().cpu().flatten(1).double()

@@ -59,24 +59,24 @@ def measure_options(
         device = next(subject.teacher.parameters()).device
         with torch.no_grad():
             answers = [tensor for _, tensor in named_outputs(subject.teacher(images[:2].clone().to(device)))]
-        key = key_of(subject.sha256, images, seed, list(geometries), answers)
-    known = read_harms(cache, key, geometries) if cache is not None else None
-    if known is None:
+        key = key_of(subject.sha256, images, seed, answers)
+    kept = read_harms(cache, key, geometries) if cache is not None else None
+    harms, measure = kept if kept is not None else ({}, "")
+    missing = {name: geometry for name, geometry in geometries.items() if name not in harms}
+    if missing or not measure:
         affordable = int(_SENSITIVITY_MACS / (3 * max(subject.before.macs_executed, 1)))
         some = images[: max(_FEWEST_IMAGES, min(len(images), affordable))]
-        sensitivity = sensitivity_of(subject.teacher, list(geometries), some, seed=seed, progress=progress)
-        harms = harms_of(
-            subject.teacher, subject.network, geometries, sensitivity, images, seed=seed, progress=progress
-        )
-        known = harms, sensitivity.measure
+        sensitivity = sensitivity_of(subject.teacher, list(missing), some, seed=seed, progress=progress)
+        measure = sensitivity.measure
+        harms |= harms_of(subject.teacher, subject.network, missing, sensitivity, images, seed=seed, progress=progress)
         if cache is not None and keep:
-            write_harms(cache, key, *known)
+            write_harms(cache, key, harms, measure)
     return option_table(
         subject.plan,
         subject.layers,
         subject.before,
-        known[0],
-        known[1],
+        harms,
+        measure,
         kinds,
         traced=subject.network is not None,
     )

@@ -25,6 +25,7 @@ from vfconvert.files import atomic_path
 from vfconvert.lowering.form import LayerForm, form_of
 from vfconvert.lowering.layer import Manner, emit_layer
 from vfconvert.lowering.values import Emitter, Value, sizes_between
+from vfconvert.measuring.machine import processor_name
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.measuring.timing import in_turns
 from vfconvert.nn import VersatileConv2d
@@ -42,11 +43,26 @@ _SCHEMA = 1
 class CostTable:
     """Median seconds of each way of computing a layer, by a key that describes layer, size and threads.
 
-    `measured` grows as layers are asked for; what a table already knows is not measured again.
+    `measured` grows as layers are asked for; what a table already knows is not measured again. `networks` are the
+    seconds of whole original networks, by what names them. `machine` is the processor that all of it was measured on:
+    a table of another one takes in nothing that is measured here.
     """
 
     threads: int = 1
     measured: dict[str, dict[str, float]] = field(default_factory=dict)
+    networks: dict[str, float] = field(default_factory=dict)
+    machine: str = field(default_factory=processor_name)
+    _beside: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it was measured on another machine."""
+        return self.machine != processor_name()
+
+    @property
+    def known(self) -> int:
+        """How much the table holds: it grows where something was measured."""
+        return len(self.measured) + len(self.networks)
 
     @classmethod
     def read(cls, path: Path) -> CostTable:
@@ -63,7 +79,11 @@ class CostTable:
             for key, costs in measured.items():
                 if PLAIN not in costs or not costs.keys() <= known or not all(0 < c < math.inf for c in costs.values()):
                     raise ValueError(f"costs {costs} of the layer {key[:60]}…")
-            return cls(threads=int(found["threads"]), measured=measured)
+            networks = {str(key): float(value) for key, value in found.get("networks", {}).items()}
+            if not all(0 < seconds < math.inf for seconds in networks.values()):
+                raise ValueError(f"seconds of networks {list(networks.values())[:3]}")
+            machine = str(found.get("machine", processor_name()))
+            return cls(threads=int(found["threads"]), measured=measured, networks=networks, machine=machine)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise NotAModelError(
                 f"{path}: no table of layer costs ({type(error).__name__}: {error}); remove it to have one written"
@@ -86,7 +106,13 @@ class CostTable:
 
     def write(self, path: Path) -> None:
         """Write the table as JSON, complete or not at all."""
-        content = {"schema_version": _SCHEMA, "threads": self.threads, "layers": self.measured}
+        content = {
+            "schema_version": _SCHEMA,
+            "machine": self.machine,
+            "threads": self.threads,
+            "networks": self.networks,
+            "layers": self.measured,
+        }
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -98,9 +124,17 @@ class CostTable:
         if form is None:
             return {PLAIN: 0.0}
         key = _key(layer, form, profiled, self.threads)
-        if key not in self.measured:
-            self.measured[key] = _measure(layer, form, profiled, self.threads)
-        return self.measured[key]
+        if key in self.measured:
+            return self.measured[key]
+        held = self._beside if self.foreign else self.measured
+        if key not in held:
+            held[key] = _measure(layer, form, profiled, self.threads)
+        return held[key]
+
+    def knows(self, layer: VersatileConv2d, profiled: LayerProfile, norm: nn.BatchNorm2d | None = None) -> bool:
+        """Whether the costs of a layer are in the table already."""
+        form = form_of(layer, norm)
+        return form is None or _key(layer, form, profiled, self.threads) in self.measured
 
 
 def choose(
