@@ -14,6 +14,7 @@ layer then sees, reconstruction of each block, a pass on the output. Accuracy on
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -42,9 +43,11 @@ def main() -> None:
     parser.add_argument("--shares", default="0.5")
     parser.add_argument("--methods", default="svd,tucker,group,prune")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--effort", type=float, default=1.0, help="share of the usual steps of reconstruction")
     parser.add_argument("--cache", type=Path)
     arguments = parser.parse_args()
     bench = bench_of(arguments.data, arguments.network, arguments.seed, "held-out", cache=arguments.cache)
+    bench = dataclasses.replace(bench, effort=arguments.effort)
     judge = Judge(bench, arguments.data)
     if arguments.what == "find":
         run = judge.versatile(arguments.cost)

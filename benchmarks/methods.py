@@ -15,9 +15,7 @@ from benchmarks.repair import Maker, repair
 from benchmarks.subjects import Bench
 from vfconvert.budget.sensitivity import sensitivity_of
 from vfconvert.budget.table import KEEP, LayerOptions, Option, OptionTable
-from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary, advance
-from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.samples import SegmentSamples, batch_of, layer_moments
 from vfconvert.ops.moments import Moments
 from vfconvert.specs import ConvGeometry
@@ -47,9 +45,6 @@ class _Found:
 
 def student_of(bench: Bench, method: Method, chosen: tuple[int, ...]) -> nn.Module:
     """The repaired student of a choice."""
-    options = FitOptions.within_budget(
-        macs=bench.table.macs, reconstruct=True, augmentation=Augmentation(), seed=bench.seed
-    )
     picked = {
         layer.layer: method.made[layer.layer][index]
         for layer, index in zip(method.table.layers, chosen, strict=True)
@@ -64,7 +59,7 @@ def student_of(bench: Bench, method: Method, chosen: tuple[int, ...]) -> nn.Modu
         bench.teacher,
         bench.network,
         bench.images,
-        options,
+        bench.options(),
         makers,
         student,
         {name.removesuffix("2") + "1": stay for name, stay in blocks.items()},

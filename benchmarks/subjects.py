@@ -45,12 +45,21 @@ class Bench:
     judging: tuple[Tensor, Tensor]
     table: OptionTable
     seed: int
+    effort: float = 1.0  # share of the usual steps of reconstruction
+
+    def options(self, *, reconstruct: bool = True) -> FitOptions:
+        """Those of the product, with so many of its steps."""
+        return FitOptions.within_budget(
+            macs=self.table.macs,
+            reconstruct=reconstruct,
+            augmentation=Augmentation(),
+            seed=self.seed,
+            share=self.effort,
+        )
 
     def convert(self, plan: Plan, *, reconstruct: bool = False) -> nn.Module:
         """The student of a plan: fit alone, or all that the command does."""
-        options = FitOptions.within_budget(
-            macs=self.table.macs, reconstruct=reconstruct, augmentation=Augmentation(), seed=self.seed
-        )
+        options = self.options(reconstruct=reconstruct)
         return compress(self.teacher, self.network, plan, self.images, options).model
 
     def measure(self, student: nn.Module) -> Measured:
