@@ -56,8 +56,16 @@ class Cifar:
         names = self._names["test"] if on == "test" else [self._names["train"][i] for i in self._held_out]
         return self._read(names), torch.tensor([self._classes.index(name.split("/")[2]) for name in names])
 
+    def pixels(self, which: str) -> tuple[np.ndarray, Tensor]:
+        """`(N, 32, 32, 3)` uint8 and labels of the "pool" that draws are from, or of those "held-out"."""
+        names = [self._names["train"][i] for i in (self._pool if which == "pool" else self._held_out)]
+        return self._decoded(names), torch.tensor([self._classes.index(name.split("/")[2]) for name in names])
+
+    def _decoded(self, names: list[str]) -> np.ndarray:
+        return np.stack([np.asarray(Image.open(io.BytesIO(self._zip.read(n))).convert("RGB")) for n in names])
+
     def _read(self, names: list[str]) -> Tensor:
-        pixels = np.stack([np.asarray(Image.open(io.BytesIO(self._zip.read(n))).convert("RGB")) for n in names])
+        pixels = self._decoded(names)
         scaled = torch.from_numpy(pixels).float() / 255
         return ((scaled - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
 

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "vfconvert"
 ORDER = (
     *("errors", "version", "progress", "silence", "specs", "overrides", "targets", "options", "files", "json_fields"),
     *("ops", "nn"),
-    *("loading", "data"),
+    *("loading", "data", "tasks"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "ledger", "plan_entries", "plan_file"),
     *("fitting", "lowering", "recipes"),
     *(
@@ -39,7 +39,7 @@ ORDER = (
 MOST_LINES = 300
 HEAVY = (
     *("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn"),
-    "matplotlib",
+    *("matplotlib", "torchmetrics"),
 )
 
 

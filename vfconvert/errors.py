@@ -155,3 +155,9 @@ class BudgetError(VfconvertError):
     """A `--target` that no plan reaches, or one that cannot be told (a latency that was not measured)."""
 
     exit_code = 33
+
+
+class TrainingError(VfconvertError):
+    """Fine-tuning cannot begin or go on: outputs, labels, the task or a setting do not go together."""
+
+    exit_code = 34

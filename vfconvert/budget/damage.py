@@ -29,6 +29,9 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
+_MOST_OUTPUTS = 256  # of a group that are estimated; of more a sample stands for all
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Harm:
     """One option of one layer: `products` are multiply-adds of an output position, as the estimate assigns outputs."""
@@ -65,19 +68,34 @@ def harms_of(
                 weight = layer.weight.detach().cpu().flatten(1).double()
                 none = torch.zeros(layer.out_channels, dtype=torch.float64)  # no output depends on it by a gradient
                 reaction = sensitivity.by_layer.get(name, none)
+                sample = _sample(geometries[name], generator)
                 found[name] = tuple(
                     harm
                     for family in families_of(geometries[name])
-                    for harm in _harms(family, geometries[name], moments, reaction, weight)
+                    for harm in _harms(family, geometries[name], moments, reaction, weight, sample)
                 )
             progress("damage", len(found), len(geometries))
     return found
 
 
-def _harms(
-    family: Family, geometry: ConvGeometry, moments: list[Moments], sensitivity: Tensor, weight: Tensor
-) -> Iterator[Harm]:
+def _sample(geometry: ConvGeometry, generator: torch.Generator) -> Tensor:
+    """The outputs of a group that are estimated, in order."""
     outputs = geometry.group_outputs
+    if outputs <= _MOST_OUTPUTS:
+        return torch.arange(outputs)
+    return torch.randperm(outputs, generator=generator)[:_MOST_OUTPUTS].sort().values
+
+
+def _harms(
+    family: Family,
+    geometry: ConvGeometry,
+    moments: list[Moments],
+    sensitivity: Tensor,
+    weight: Tensor,
+    sample: Tensor,
+) -> Iterator[Harm]:
+    outputs, sampled = geometry.group_outputs, replace(geometry, out_channels=geometry.groups * len(sample))
+    counts = [-(-count * len(sample) // outputs) for count in family.primaries]
     shares = torch.zeros(len(family.primaries), dtype=torch.float64)
     rows: list[list[Tensor]] = [[] for _ in family.primaries]
     whole = 0.0
@@ -85,20 +103,26 @@ def _harms(
         mine = slice(group * outputs, (group + 1) * outputs)
         if not bool(torch.isfinite(found.covariance).all() and torch.isfinite(found.cross).all()):
             raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
-        problem = Problem.of(found, geometry, family.spec, sensitivity[mine], weight[mine])
+        some = replace(
+            found,
+            cross=found.cross[:, sample],
+            target_mean=found.target_mean[sample],
+            target_variance=found.target_variance[sample],
+        )
+        problem = Problem.of(some, sampled, family.spec, sensitivity[mine][sample], weight[mine][sample])
         energy = float((sensitivity[mine] * found.target_variance).sum())
         whole += energy
-        for index, (count, made) in enumerate(zip(family.primaries, estimates(problem, family.primaries), strict=True)):
+        for index, (count, made) in enumerate(zip(counts, estimates(problem, counts), strict=True)):
             shares[index] += made.unexplained * energy
             rows[index].append(made.mask * count * geometry.groups + group * count + made.primary)
-    for count, share, own in zip(family.primaries, shares.tolist(), rows, strict=True):
-        spec = spec_with(family.spec, geometry, count)
+    for count, few, share, own in zip(family.primaries, counts, shares.tolist(), rows, strict=True):
+        executed = _products(sampled, spec_with(family.spec, sampled, few), torch.cat(own))
         yield Harm(
             kind=family.kind,
-            spec=spec,
+            spec=spec_with(family.spec, geometry, count),
             unexplained=share / max(whole, 1e-30),
             damage=0.5 * share,
-            products=_products(geometry, spec, torch.cat(own)),
+            products=executed * outputs // len(sample),
         )
 
 

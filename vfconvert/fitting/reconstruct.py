@@ -9,15 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn import functional as F
 
 from vfconvert.analysis.graph import Segment, run_nodes
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
+from vfconvert.tasks.structure import VaryingOutputError, distillation_loss
+from vfconvert.tasks.structure import looks_like_logits as looks_like_logits
 
 _JUDGED, _JUDGED_BATCH = 128, 32  # images that no descent trains on, at most, and an eighth of all
 _ANSWERS = 2**26  # numbers in the teacher's answers that are kept to judge by: 256 MiB
-_LOGIT_CONFIDENCE = 1.5  # times the uniform probability: what rows of logits reach in the mean
+_TEMPERATURE = 2.0  # of logits
 _WARM_UP, _CLIP = 0.1, 1.0  # of the pass on the output
 
 
@@ -172,39 +173,13 @@ def _numbers(outputs: Any) -> int:
 def output_loss(got: Any, wanted: Any) -> Tensor:
     """Distillation loss of any structure of outputs: logits `(B, K)` by divergence, other tensors by relative error.
 
-    Rows whose softmax is nearly uniform are taken for coordinates or an embedding, which the divergence would not see.
-    Outputs that are not floating point (a chosen class, a size) cannot be trained on and count nothing.
+    Outputs that cannot be trained on count nothing: where nothing is floating point, and where their size varies with
+    what the network finds.
     """
-    if isinstance(wanted, Tensor):
-        if not wanted.is_floating_point():
-            return torch.zeros((), device=wanted.device)
-        if looks_like_logits(wanted):
-            temperature = 2.0
-            divergence: Tensor = F.kl_div(
-                F.log_softmax(got / temperature, 1), F.softmax(wanted / temperature, 1), reduction="batchmean"
-            )
-            scaled: Tensor = divergence * temperature**2
-            return scaled
-        size = wanted.var(correction=0) if wanted.numel() > 1 else wanted.square()  # one number has no variance
-        floor = 1e-6 * wanted.square().mean() + 1e-12
-        error: Tensor = (got - wanted).square().mean() / torch.maximum(size, floor)
-        return error
-    if not isinstance(wanted, (dict, list, tuple)):
+    try:
+        return distillation_loss(got, wanted, _TEMPERATURE)
+    except VaryingOutputError:
         return torch.zeros(())
-    keys: Sequence[Any] = list(wanted) if isinstance(wanted, dict) else range(len(wanted))
-    total = torch.zeros(())
-    for key in keys:
-        total = output_loss(got[key], wanted[key]) + total
-    return total
-
-
-def looks_like_logits(rows: Tensor) -> bool:
-    """Whether a tensor is rows of logits: `(B, K)`, no shares already as after a softmax, and not all alike."""
-    if rows.dim() != 2 or rows.shape[1] < 2:
-        return False
-    if bool((rows >= 0).all()) and torch.allclose(rows.sum(1), rows.new_ones(len(rows)), atol=1e-3):
-        return False
-    return float(rows.softmax(1).amax(1).mean()) > _LOGIT_CONFIDENCE / rows.shape[1]
 
 
 def _parameters(student: nn.Module, segment: Segment) -> list[nn.Parameter]:

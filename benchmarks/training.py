@@ -1,0 +1,190 @@
+"""Fine-tuning of converted CIFAR ResNets by distillation: accuracy after so many epochs, from several starts.
+
+    python -m benchmarks.training DATA --kinds spatial --starts fit --epochs 1
+    python -m benchmarks.training DATA --kinds spatial,both --starts fit,random,matched --epochs 1,4
+    python -m benchmarks.training DATA --kinds spatial --starts fit --epochs 10 --early   # accuracy at 1, 5 and 20 %
+
+DATA is the folder of `benchmarks.accuracy`. Every run is of its own length, since the rate falls to zero at its end.
+`fit` is the fit with reconstruction, `random` is random primaries, `matched` spatial primaries are the old filters of
+the outputs that keep the whole kernel. 4,000 training images are held out: weights are chosen there (`--set` to try
+settings); the test set is looked at once, at the end, with `--on test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from benchmarks import networks
+from benchmarks.accuracy import MEAN, STD, Cifar, accuracy
+from benchmarks.stages import WISHES
+from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.graph import trace
+from vfconvert.analysis.profile import profile
+from vfconvert.data.batches import BatchStream
+from vfconvert.data.preprocessing import Preprocessing
+from vfconvert.data.transforms import TrainTransform
+from vfconvert.fitting.augment import Augmentation
+from vfconvert.fitting.options import FitOptions
+from vfconvert.fitting.sweep import compress
+from vfconvert.nn import VersatileConv2d
+from vfconvert.planning import make_plan
+from vfconvert.rewriting import rewrite
+from vfconvert.tasks.task import task_of
+from vfconvert.training.job import Job
+from vfconvert.training.loop import train
+from vfconvert.training.options import TrainingOptions
+
+
+class Pixels:
+    """CIFAR's decoded images as the examples of a stream."""
+
+    root, classes = "cifar10", 10
+
+    def __init__(self, pixels: np.ndarray, labels: torch.Tensor) -> None:
+        self._pixels, self._labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: int) -> tuple[Image.Image, int]:
+        return Image.fromarray(self._pixels[index]), int(self._labels[index])
+
+    def labels(self) -> tuple[int, ...]:
+        return tuple(self._labels.tolist())
+
+
+def main() -> None:
+    """Parse, convert, train, print a line for every validation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--network", default="resnet20", choices=["resnet20", "resnet56"])
+    parser.add_argument("--kinds", default="spatial")
+    parser.add_argument("--starts", default="fit")
+    parser.add_argument("--epochs", default="1")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--early", type=int, default=0, help="validate every so many steps too")
+    parser.add_argument("--most", type=int, default=0, help="train on so many images only (0: all)")
+    parser.add_argument("--cache", type=Path, help="folder in which fitted networks are kept")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    arguments = parser.parse_args()
+    teacher = getattr(networks, arguments.network)()
+    teacher.load_state_dict(load_file(arguments.data / f"{arguments.network}.safetensors"))
+    teacher.eval().requires_grad_(False)
+    cifar = Cifar(arguments.data / "cifar10-jpeg.zip")
+    judging = cifar.judging(arguments.on)
+    print(f"teacher, {arguments.on}: {accuracy(teacher, *judging):.2f} %", flush=True)
+    pool, held_out = cifar.pixels("pool"), cifar.pixels("held-out")
+    changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
+    for kind in arguments.kinds.split(","):
+        for start in arguments.starts.split(","):
+            begun = start_of(teacher, cifar, kind, start, arguments.seed, arguments.cache)
+            print(f"{kind}, {start}: {accuracy(begun, *judging):.2f} % before training", flush=True)
+            for epochs in map(int, arguments.epochs.split(",")):
+                student, seconds = trained(teacher, begun, pool, held_out, epochs, arguments, changes)
+                print(
+                    f"{kind}, {start}, {epochs} epochs, seed {arguments.seed}: {accuracy(student, *judging):.2f} % "
+                    f"{arguments.on}, {seconds:.0f} s",
+                    flush=True,
+                )
+
+
+def trained(
+    teacher: nn.Module,
+    start: nn.Module,
+    pool: tuple[np.ndarray, torch.Tensor],
+    held_out: tuple[np.ndarray, torch.Tensor],
+    epochs: int,
+    arguments: argparse.Namespace,
+    changes: dict[str, object],
+) -> tuple[nn.Module, float]:
+    """The student after so many epochs, and the seconds that they took."""
+    options = TrainingOptions(**{"epochs": epochs, "padding": 4, **changes})  # type: ignore[arg-type]
+    transform = TrainTransform(
+        preprocessing=Preprocessing(mean=tuple(MEAN.tolist()), std=tuple(STD.tolist())), padding=options.padding
+    )
+    training, validation = Pixels(*pool), Pixels(*held_out)
+    count = min(arguments.most or len(training), len(training))
+    device = torch.device(arguments.device)
+    job = Job(
+        teacher=copy.deepcopy(teacher).to(device),
+        student=copy.deepcopy(start),
+        task=task_of(None, teacher(torch.zeros(2, 3, 32, 32)), "classes"),
+        training=BatchStream(
+            training, range(count), transform, batch=options.batch, seed=arguments.seed, workers=options.workers
+        ),
+        validation=BatchStream(
+            validation, range(len(validation)), transform, batch=500, seed=0, shuffle=False, train=False
+        ),
+        options=dataclasses.replace(options, epochs=epochs),
+        seed=arguments.seed,
+        device=device,
+    )
+    begun = perf_counter()
+    found = train(job, Printed())
+    return found.model.cpu(), perf_counter() - begun
+
+
+class Printed:
+    """A line for each validation, and one now and then between."""
+
+    def step(self, step: int, steps: int, loss: float, rate: float, images_per_second: float) -> None:
+        if step % 100 == 0:
+            print(f"    {step}/{steps}: loss {loss:.4f}, rate {rate:.4f}, {images_per_second:.0f} images/s", flush=True)
+
+    def epoch(self, record: dict[str, float]) -> None:
+        print("  " + ", ".join(f"{k} {v:.2f}" for k, v in record.items()), flush=True)
+
+    def note(self, line: str) -> None:
+        print(f"  {line}", flush=True)
+
+
+def start_of(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int, cache: Path | None) -> nn.Module:
+    """The network that training starts from."""
+    kept = cache / f"{len(list(teacher.modules()))}-{kind}-{start}-{seed}.pt" if cache is not None else None
+    if kept is not None and kept.exists():
+        found: nn.Module = torch.load(kept, weights_only=False)  # our own
+        return found
+    made = _start(teacher, cifar, kind, start, seed)
+    if kept is not None:
+        torch.save(made, kept)
+    return made
+
+
+def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int) -> nn.Module:
+    images = cifar.calibration(1024, seed)
+    network = trace(teacher, images[:2])
+    if network is None:
+        raise SystemExit("the network cannot be traced")
+    plan = make_plan(teacher, profile(teacher, images[:1]), network.following_norm, WISHES[kind])
+    if start == "fit":
+        macs = count_macs(teacher, images[:1]).total
+        options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed)
+        return compress(teacher, network, plan, images, options).model
+    torch.manual_seed(seed)
+    student = rewrite(teacher, plan)
+    if start == "matched":
+        with torch.no_grad():
+            for name, layer in student.named_modules():
+                if isinstance(layer, VersatileConv2d):
+                    layer.weight.copy_(teacher.get_submodule(name).weight[: len(layer.weight)])
+    return student.eval()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""Datasets that other code defines: torchvision's by name, and the user's own by `module:function`."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import operator
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import datasets
+
+from vfconvert.data.decoding import first_line
+from vfconvert.errors import NoImagesError, UnreadableImageError
+
+_PARTS = ("train", "test", "val")
+_DECIDED = frozenset({"self", "root", "transform", "target_transform", "transforms", "download", "loader"})
+
+
+@dataclass(frozen=True, eq=False)
+class DatasetExamples:
+    """Any object with `__len__` and `__getitem__` that gives an image, or an image and its label.
+
+    Classes are taken from its `classes` (names or a number), labels from its `targets` or `labels`, where it has them.
+    """
+
+    root: str
+    dataset: Any
+    from_code: bool = False
+
+    def __reduce__(self) -> tuple[Callable[..., DatasetExamples], tuple[object, ...]]:
+        # classes of a file given by path cannot be imported in another process, so the function is called again there
+        return (user_examples, (self.root,)) if self.from_code else (DatasetExamples, (self.root, self.dataset))
+
+    @property
+    def classes(self) -> int:
+        """What the dataset says, or one more than its largest label; 0 where neither is known."""
+        said = getattr(self.dataset, "classes", None)
+        if isinstance(said, int):
+            return said
+        labels = None if hasattr(said, "__len__") else self.labels()
+        return max(labels) + 1 if labels else len(said or ())
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def name(self, index: int) -> str:
+        """Where the examples come from, and the number in brackets."""
+        return f"{self.root}[{index}]"
+
+    def read(self, index: int) -> tuple[Image.Image | Tensor, int | Image.Image | None]:
+        """The item as it is given, checked.
+
+        Raises `UnreadableImageError` where getting it raises, `NoImagesError` where it is no image or label.
+        """
+        try:
+            item = self.dataset[index]
+            image, label = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
+            for part in (image, label):
+                if isinstance(part, Image.Image):
+                    part.load()  # which closes its file
+        except Exception as error:  # whatever the code behind it raises
+            raise UnreadableImageError(f"cannot read {self.name(index)}: {first_line(error)}") from error
+        pixels = (
+            isinstance(image, Tensor) and image.dim() == 3 and (image.dtype is torch.uint8 or image.is_floating_point())
+        )
+        if not pixels and not isinstance(image, Image.Image):
+            raise NoImagesError(
+                f"{self.name(index)} is {_kind(image)}, expected a PIL image or a tensor (C, H, W), uint8 or float, "
+                "alone or with a label"
+            )
+        return image, label if label is None or isinstance(label, Image.Image) else self._class(index, label)
+
+    def _class(self, index: int, label: object) -> int:
+        try:
+            number = operator.index(label)  # type: ignore[arg-type]  # numpy's and torch's integers too
+        except (TypeError, ValueError):
+            number = -1
+        if number < 0:
+            raise NoImagesError(
+                f"{self.name(index)} is labelled with {_kind(label)}, expected a class from 0, an image or None"
+            )
+        return number
+
+    def labels(self) -> tuple[int, ...] | None:
+        """The `targets` or `labels` of the dataset where they are one class from 0 per image, else `None`."""
+        for attribute in ("targets", "labels"):
+            try:
+                labels = tuple(operator.index(label) for label in getattr(self.dataset, attribute))
+            except (AttributeError, TypeError, ValueError):
+                continue
+            if len(labels) == len(self) and min(labels) >= 0:
+                return labels
+        return None
+
+
+def torchvision_examples(where: str) -> DatasetExamples:
+    """A classification dataset of torchvision, `torchvision:NAME:FOLDER[:train|:test|:val][:argument=value]`.
+
+    Without a part it is the one torchvision takes by default, the training images. Nothing is downloaded. Raises
+    `NoImagesError` where the name, an argument or the files are wrong, or its items are not an image and a class.
+    """
+    _, name, *rest = where.split(":")
+    options: list[str] = []
+    while len(rest) > 1 and (rest[-1] in _PARTS or "=" in rest[-1]):
+        options.append(rest.pop())
+    if not name or not "".join(rest):
+        raise NoImagesError(f"--data {where}: expected torchvision:NAME:FOLDER, for instance torchvision:CIFAR10:/data")
+    maker = _dataset_class(where, name)
+    offered = [key for key in inspect.signature(maker).parameters if key not in _DECIDED]
+    arguments = _arguments(where, options, offered)
+    if "download" in inspect.signature(maker).parameters:
+        arguments["download"] = False
+    try:
+        examples = DatasetExamples(where, maker(":".join(rest), **arguments))
+        length = len(examples)
+    except Exception as error:  # missing files, packages, values it does not know
+        raise NoImagesError(
+            f"--data {where}: torchvision cannot open it: {first_line(error)}; put the files there, none are downloaded"
+        ) from error
+    if length == 0:
+        raise NoImagesError(f"--data {where}: holds no images; check the folder")
+    _check_labelled(where, examples)
+    return examples
+
+
+def _dataset_class(where: str, name: str) -> Callable[..., Any]:
+    known = [key for key in datasets.__all__ if inspect.isclass(getattr(datasets, key)) and key != "VisionDataset"]
+    if name in known:
+        maker: Callable[..., Any] = getattr(datasets, name)
+        return maker
+    by_lower_case = {key.lower(): key for key in known}
+    nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0)[0]
+    raise NoImagesError(f"--data {where}: torchvision has no dataset {name!r}; the nearest is {by_lower_case[nearest]}")
+
+
+def _arguments(where: str, options: list[str], offered: list[str]) -> dict[str, object]:
+    """Keyword arguments of the options: `train` is `train=True` for some datasets and `split="train"` for others."""
+    arguments: dict[str, object] = {}
+    for option in options:
+        key, equals, value = option.partition("=")
+        if equals and key in offered and key != "train":
+            arguments[key] = value
+        elif not equals and "train" in offered and option != "val":
+            arguments["train"] = option == "train"
+        elif not equals and "split" in offered:
+            arguments["split"] = option
+        else:
+            raise NoImagesError(
+                f"--data {where}: this dataset has no option {option!r}; it takes {', '.join(offered) or 'none'}"
+            )
+    return arguments
+
+
+def _check_labelled(where: str, examples: DatasetExamples) -> None:
+    try:
+        _, label = examples.read(0)
+        problem = None if isinstance(label, int) else f"its labels are {_kind(label)}"
+    except NoImagesError as error:
+        problem = str(error)
+    except UnreadableImageError:  # one damaged file; the run counts these
+        return
+    if problem:
+        raise NoImagesError(f"--data {where}: not a dataset of images and classes: {problem}; use module:function")
+
+
+def user_examples(where: str) -> DatasetExamples:
+    """What the user's function returns, `package.module:function` or `path/to/file.py:function`; runs that code.
+
+    Raises `NoImagesError` where there is no such function, where it raises, and where it returns no dataset.
+    """
+    source, _, name = where.rpartition(":")
+    before = list(sys.path)
+    try:
+        if source.endswith(".py"):  # as when Python runs the file: modules beside it can be imported
+            sys.path.insert(0, str(Path(source).expanduser().resolve().parent))
+        function = getattr(_from_file(source) if source.endswith(".py") else importlib.import_module(source), name)
+        dataset = function()
+    except (Exception, SystemExit) as error:
+        raise NoImagesError(
+            f"--data {where}: running it raised {type(error).__name__} ({first_line(error)}); correct it"
+        ) from error
+    finally:
+        sys.path[:] = before
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise NoImagesError(f"--data {where}: returned {_kind(dataset)}, expected an object with a length and items")
+    examples = DatasetExamples(where, dataset, from_code=True)
+    if len(examples) == 0:
+        raise NoImagesError(f"--data {where}: returned a dataset of no images")
+    return examples
+
+
+def _from_file(source: str) -> ModuleType:
+    path = Path(source).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {source}")
+    # under a name of its own the file cannot shadow a module
+    unique = f"vfconvert_data_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(unique, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"not a Python file: {source}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[unique]
+        raise
+    return module
+
+
+def _kind(value: object) -> str:
+    """What an unexpected value is, for an error."""
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    return repr(value) if isinstance(value, (int, float, type(None))) else f"a {type(value).__name__}"

@@ -1,0 +1,123 @@
+"""The state of a run in one file: tensors and JSON in its header, no pickle; written beside and renamed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from vfconvert.errors import TrainingError
+from vfconvert.files import atomic_path
+
+NAME = "checkpoint.safetensors"
+_VERSION = 1
+_KEY = "training"
+_MOST_BYTES = 2**36
+
+
+@dataclass(kw_only=True, eq=False)
+class State:
+    """All that the rest of a run depends on. `tensors` by dotted names; `step` is the next one, of `steps`.
+
+    `epochs` are the records so far; `slower` is what the rate is multiplied by since a roll-back.
+    """
+
+    identity: Mapping[str, Any]
+    step: int
+    steps: int
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[tuple[int, float]] = field(default_factory=list)
+    best: float | None = None
+    best_epoch: int = 0
+    slower: float = 1.0
+    seconds: float = 0.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+def to_bytes(state: State) -> bytes:
+    """The state as a safetensors file."""
+    values = {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name != "tensors"}
+    text = json.dumps({"version": _VERSION, **values})
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}
+    content: bytes = safetensors.torch.save(tensors, {_KEY: text})
+    return content
+
+
+def from_bytes(content: bytes, where: str) -> State:
+    """The state in a file's bytes. Raises `TrainingError` for anything else."""
+    try:
+        length = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + length])
+        values = json.loads(header["__metadata__"][_KEY])
+        if values.pop("version") != _VERSION:
+            raise ValueError("of another version")
+        state = State(**values, tensors=safetensors.torch.load(content))
+        state.losses = [(int(step), float(loss)) for step, loss in state.losses]
+        if not 0 <= state.step <= state.steps or not isinstance(state.epochs, list):
+            raise ValueError(f"step {state.step} of {state.steps}")
+        return state
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+        raise TrainingError(
+            f"{where}: no checkpoint of a training ({type(error).__name__}: {str(error).partition(chr(10))[0]}); "
+            "remove it to begin anew"
+        ) from error
+
+
+def write_checkpoint(state: State, folder: Path) -> None:
+    """Write the state into the folder, complete or not at all. Raises `UnwritableOutputError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_path(folder / NAME) as temporary:
+        temporary.write_bytes(to_bytes(state))
+
+
+def read_checkpoint(folder: Path) -> State | None:
+    """The state in the folder, None where there is none. Raises `TrainingError` where the file is damaged."""
+    path = folder / NAME
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise TrainingError(f"{path}: larger than any checkpoint; remove it to begin anew")
+        return from_bytes(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
+    """Raise `TrainingError` naming all in which a checkpoint's run differs from this one."""
+    wanted = json.loads(json.dumps(wanted))
+    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    if names:
+        said = ", ".join(f"{name} {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names[:4])
+        raise TrainingError(
+            f"{folder}: its checkpoint is of another run: {said}; give the same options, or another --checkpoints"
+        )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by "optimizer.<parameter>.<name>"."""
+    found = {}
+    for index, values in optimizer.state_dict()["state"].items():
+        for name, value in values.items():
+            if value is not None:
+                found[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
+    return found
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put such a state back."""
+    held: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            held.setdefault(int(index), {})[name] = tensor.clone()
+    optimizer.load_state_dict({"state": held, "param_groups": optimizer.state_dict()["param_groups"]})

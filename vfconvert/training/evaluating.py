@@ -1,0 +1,57 @@
+"""The metrics of a network over a stream of batches, split over all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.data.batches import BatchStream
+from vfconvert.tasks.structure import varies
+from vfconvert.tasks.task import Task
+from vfconvert.training.objective import Features, autocast
+from vfconvert.training.ranks import Ranks
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    teacher: nn.Module,
+    stream: BatchStream,
+    task: Task,
+    *,
+    features: Sequence[str],
+    device: torch.device,
+    precision: str,
+    ranks: Ranks,
+) -> dict[str, float]:
+    """The task's metrics; the modes of the model's modules are put back. Teachers run where the task asks for them."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    meter = task.meter(device)
+    try:
+        for batch in stream.epoch(0):
+            images = batch.images.to(device)
+            targets = batch.targets.to(device) if batch.targets is not None else None
+            with autocast(device, precision):
+                got = answers(model, images, features)
+                wanted = answers(teacher, images, features) if task.name == "distil" else None
+            meter.update(got, wanted, targets)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    total = task.meter(device)
+    total.merge(ranks.sum(meter.state()))
+    return total.compute()
+
+
+def answers(model: nn.Module, images: Tensor, features: Sequence[str]) -> Any:
+    """The network's outputs; where these vary in size, the outputs of the modules `features` instead."""
+    watched = Features(model, features)
+    try:
+        outputs = model(images.clone())  # a network may write into its input
+    finally:
+        watched.remove()
+    return dict(watched.values) if varies(outputs) else outputs

@@ -1,0 +1,39 @@
+"""One fine-tuning: who learns from whom, on what, how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vfconvert.data.batches import BatchStream
+from vfconvert.tasks.task import Task
+from vfconvert.training.options import TrainingOptions
+from vfconvert.training.ranks import Ranks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What is trained on what. The student is changed in place; the teacher is not.
+
+    `features` are the modules whose outputs are matched where that is asked for. `identity` is all that a checkpoint
+    has to agree with; `folder` None writes none.
+    """
+
+    teacher: nn.Module
+    student: nn.Module
+    task: Task
+    training: BatchStream
+    validation: BatchStream
+    options: TrainingOptions
+    seed: int
+    device: torch.device
+    features: tuple[str, ...] = ()
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
+    ranks: Ranks = field(default_factory=Ranks)

@@ -1,0 +1,125 @@
+"""The student as it learns: one step after another, its optimizer, its averaged weights, and all of that as tensors."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.data.batches import Batch
+from vfconvert.errors import TrainingError
+from vfconvert.training.checkpoint import load_optimizer, optimizer_tensors
+from vfconvert.training.job import Job
+from vfconvert.training.norms import set_norms
+from vfconvert.training.objective import Objective
+from vfconvert.training.optimizing import Average, optimizer_of
+from vfconvert.training.signals import Signals
+
+
+class NotFiniteError(Exception):
+    """A loss or gradient that is not finite; the weights are those from before the step."""
+
+
+class Learner:
+    """`student` is the job's, on its device; `teacher` the job's, in the memory format of the run."""
+
+    def __init__(self, job: Job, signals: Signals) -> None:
+        """Raises `TrainingError` for a precision that the device does not train in."""
+        options = job.options
+        if options.precision == "fp16" and job.device.type != "cuda":
+            raise TrainingError(f"--precision fp16 trains on CUDA devices only, got {job.device}; use bf16 or fp32")
+        self._job, self._options, self._signals = job, options, signals
+        self._layout: Any = torch.channels_last if options.channels_last else torch.preserve_format
+        self.student, self.teacher = job.student.to(job.device), job.teacher
+        if options.channels_last:
+            self.student.to(memory_format=self._layout)
+            self.teacher = copy.deepcopy(job.teacher).to(memory_format=self._layout)
+        self.frozen = options.norms == "frozen"
+        self._average = Average(self.student, options.ema) if options.ema else None
+        self._averaged = copy.deepcopy(self.student) if options.ema else None
+        self._optimizer = optimizer_of(self.student, options)
+        self._parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
+        self.objective = Objective(
+            self.teacher,
+            self.student,
+            job.task,
+            temperature=options.temperature,
+            feature_weight=options.feature_weight,
+            label_weight=options.label_weight,
+            features=job.features,
+            precision=options.precision,
+        )
+        set_norms(self.student, frozen=self.frozen)
+        model = job.ranks.wrapped(self.student, job.device, frozen_norms=self.frozen)
+        self._called: Any = torch.compile(model) if options.compile else model
+        self._scaler = torch.amp.GradScaler(job.device.type, enabled=options.precision == "fp16")
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network whose metrics count: the averaged one where there is one."""
+        if self._average is None or self._averaged is None:
+            return self.student
+        self._averaged.load_state_dict(self._average.values)
+        return self._averaged
+
+    def step(self, batch: Batch, number: int, rate: float) -> float:
+        """One step, the `number`-th from 0; the mean loss over all processes.
+
+        Raises `NotFiniteError` in all processes, before any weight is changed, where one of them met such a number.
+        """
+        job, options = self._job, self._options
+        images = batch.images.to(job.device, memory_format=self._layout)
+        targets = batch.targets.to(job.device) if batch.targets is not None else None
+        loss = self.objective.loss(self._called, images, targets)
+        torch.autograd.backward(self._scaler.scale(loss))
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self._parameters, options.clip or math.inf)
+        scaled = bool(self._scaler.is_enabled())  # then steps of gradients that overflow are left out
+        fine = math.isfinite(value := float(loss.detach())) and (scaled or math.isfinite(float(norm)))
+        told = torch.tensor([value, float(not fine), float(self._signals.number)], device=job.device)
+        total, bad, signal = job.ranks.sum(told).tolist()
+        if bad:
+            raise NotFiniteError
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update(self.student, number + 1)
+        if signal and not self._signals.number:
+            self._signals.number = round(signal / job.ranks.world)  # another process was told to stop
+        return float(total) / job.ranks.world
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that further steps depend on, copied, by dotted names."""
+        found = {f"model.{name}": tensor for name, tensor in self.student.state_dict().items()}
+        if self._average is not None:
+            found |= {f"average.{name}": tensor for name, tensor in self._average.values.items()}
+        found |= optimizer_tensors(self._optimizer)
+        found["random"] = torch.get_rng_state()
+        return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put such tensors back."""
+        self._optimizer.zero_grad(set_to_none=True)
+        self.student.load_state_dict(part(tensors, "model"))
+        if self._average is not None:
+            self._average.values = {k: t.to(self._job.device) for k, t in part(tensors, "average").items()}
+        load_optimizer(self._optimizer, tensors)
+        torch.set_rng_state(tensors["random"])
+
+    def leave(self) -> None:
+        """The student in evaluation, no gradient asked for or held."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        self.student.eval().requires_grad_(False)
+
+
+def part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `kind`, copied, without that."""
+    return {name.removeprefix(f"{kind}."): t.clone() for name, t in tensors.items() if name.startswith(f"{kind}.")}

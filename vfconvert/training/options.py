@@ -1,0 +1,97 @@
+"""What a user asks of the fine-tuning: plain, frozen, checked here as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vfconvert.errors import TrainingError
+
+OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = ("fp32", "bf16", "fp16")
+NORMS = ("batch", "frozen")
+_RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128, in proportion to others
+_USUAL_BATCH = 128
+_SHAPING = (  # what decides the weights, so that a run can only be continued with the same
+    *("epochs", "batch", "optimizer", "rate", "momentum", "weight_decay", "warm_up", "clip", "temperature"),
+    *("feature_weight", "label_weight", "task", "scale", "patch", "padding", "crop_scale", "flip", "precision"),
+    *("norms", "ema", "patience"),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingOptions:
+    """`epochs` of 0 is no training. `rate` None: by the optimizer and the batch. `batch` counts all processes.
+
+    `warm_up` is a share of all steps; `clip` bounds the norm of all gradients (0: not); `feature_weight` and
+    `label_weight` are those of the match of converted layers' outputs and of the labels beside the distillation;
+    `ema` is the decay of averaged weights (0: none); `patience` counts epochs without a better metric (0: no end);
+    `minutes` is the time between checkpoints besides those of every epoch.
+    """
+
+    epochs: int = 0
+    batch: int = 128
+    optimizer: str = "sgd"
+    rate: float | None = None
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warm_up: float = 0.05
+    clip: float = 5.0
+    temperature: float = 4.0
+    feature_weight: float = 0.0
+    label_weight: float = 0.0
+    task: str | None = None
+    scale: int | None = None
+    patch: int | None = None
+    padding: int = 0
+    crop_scale: tuple[float, float] | None = None
+    flip: bool = True
+    workers: int = 0
+    most_unreadable: float = 0.01
+    precision: str = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    norms: str = "batch"
+    ema: float = 0.0
+    patience: int = 0
+    checkpoints: Path | None = None
+    minutes: float = 10.0
+    resume: bool = False
+    tensorboard: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `TrainingError` naming the option, what it got and what it takes."""
+        for name, low, high in (
+            ("epochs", 0, 1e6),
+            ("batch", 1, 1e9),
+            ("momentum", 0, 0.9999),
+            ("weight_decay", 0, 1e3),
+            ("warm_up", 0, 0.9),
+            ("clip", 0, 1e9),
+            ("feature_weight", 0, 1e9),
+            ("label_weight", 0, 1e9),
+            ("ema", 0, 0.999999),
+            ("patience", 0, 1e6),
+            ("minutes", 0, 1e6),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise TrainingError(f"--{name.replace('_', '-')}: got {value:g}, expected {low:g} to {high:g}")
+        for name, value in (("rate", self.rate), ("temperature", self.temperature)):
+            if value is not None and not 0 < value < 1e6:
+                raise TrainingError(f"--{name}: got {value:g}, expected a number above 0")
+        for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("norms", NORMS)):
+            if getattr(self, name) not in known:
+                raise TrainingError(f"--{name}: got {getattr(self, name)!r}, expected one of {', '.join(known)}")
+
+    @property
+    def highest_rate(self) -> float:
+        """The rate after the warm-up."""
+        return self.rate if self.rate is not None else _RATES[self.optimizer] * self.batch / _USUAL_BATCH
+
+    def shaping(self) -> dict[str, Any]:
+        """The options that decide the final weights, as JSON holds them."""
+        values = dataclasses.asdict(self)
+        return {name: list(v) if isinstance(v := values[name], tuple) else v for name in _SHAPING}

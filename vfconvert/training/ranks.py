@@ -1,0 +1,89 @@
+"""The processes that train together, as torchrun started them: one alone, several on a machine, several machines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from vfconvert.errors import TrainingError
+
+_PATIENCE = timedelta(hours=24)  # for the first process, which fits the network while the others wait
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """One process: the `rank`-th of `world`, the `local`-th of its machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @classmethod
+    def of_environment(cls) -> Ranks:
+        """As torchrun says in the environment; one process where it says nothing. Raises `TrainingError`."""
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        if "WORLD_SIZE" not in os.environ:
+            return cls()
+        try:
+            rank, world, local = (int(os.environ[name]) for name in names)
+        except (KeyError, ValueError) as error:
+            given = ", ".join(f"{name}={os.environ.get(name, '')}" for name in names)
+            raise TrainingError(
+                f"{given}: expected three numbers as torchrun sets them; start with torchrun"
+            ) from error
+        return cls(rank, world, local)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that fits, writes and reports."""
+        return self.rank == 0
+
+    @contextmanager
+    def together(self, device: torch.device) -> Iterator[None]:
+        """Within, the processes can talk: by NCCL on CUDA devices, else by Gloo."""
+        if self.world == 1:
+            yield
+            return
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+        try:
+            yield
+        finally:
+            distributed.destroy_process_group()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes; in place."""
+        if self.world > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def from_first(self, content: bytes | None, device: torch.device) -> bytes:
+        """Bytes that the first process has, for all."""
+        if self.world == 1:
+            return content or b""
+        size = torch.tensor([len(content or b"")], device=device)
+        distributed.broadcast(size, 0)
+        held = torch.empty(int(size), dtype=torch.uint8, device=device)
+        if content is not None:
+            held.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        distributed.broadcast(held, 0)
+        return held.cpu().numpy().tobytes()
+
+    def wrapped(self, model: nn.Module, device: torch.device, *, frozen_norms: bool) -> nn.Module:
+        """The model as it is to be called in training: gradients are averaged over all processes.
+
+        Statistics of norms are those of the whole batch on CUDA, of the first process's share elsewhere.
+        """
+        if self.world == 1:
+            return model
+        if device.type == "cuda" and not frozen_norms:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        places = [device.index] if device.type == "cuda" else None
+        return DistributedDataParallel(model, device_ids=places, broadcast_buffers=not frozen_norms)
