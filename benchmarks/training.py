@@ -43,7 +43,7 @@ from vfconvert.rewriting import rewrite
 from vfconvert.tasks.task import task_of
 from vfconvert.training.job import Job
 from vfconvert.training.loop import train
-from vfconvert.training.options import TrainingOptions
+from vfconvert.training_options import TrainingOptions
 
 
 class Pixels:

@@ -12,11 +12,12 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "version", "progress", "silence", "specs", "overrides", "targets", "options", "files", "json_fields"),
+    *("errors", "version", "progress", "silence", "specs", "overrides", "targets", "training_options", "options"),
+    *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "ledger", "plan_entries", "plan_file"),
-    *("fitting", "lowering", "recipes"),
+    *("fitting", "lowering", "recipes", "training"),
     *(
         "exporting",
         "verification",
@@ -31,6 +32,7 @@ ORDER = (
         "delivery",
         "outputs",
         "inspection",
+        "tuning",
         "pipeline",
         "cli",
         "__main__",

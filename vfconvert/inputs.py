@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from vfconvert.data.folder import ImageFolder, list_images
+from vfconvert.data.examples import Examples, FolderExamples, open_examples
 from vfconvert.data.preprocessing import Preprocessing
+from vfconvert.data.restoration import RestorationTransform
 from vfconvert.data.synthetic import synthesise
-from vfconvert.data.tensors import load_images, split_images
+from vfconvert.data.tensors import Split, split_images, stacked
+from vfconvert.data.transforms import TrainTransform, Transform
 from vfconvert.errors import InputShapeError, PreprocessingError
 from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
@@ -28,8 +30,25 @@ class Source:
     """Where images come from and the shape `(C, H, W)` they have."""
 
     shape: Shape
-    folder: ImageFolder | None
-    preprocessing: Preprocessing | None
+    examples: Examples | None = None
+    transform: Transform | None = None
+    preprocessing: str = "none"
+
+    def read(self, index: int) -> Tensor:
+        """What the network is given of one image, `(C, H, W)`."""
+        if self.examples is None or self.transform is None:
+            raise ValueError("there are no images to read")
+        patches = isinstance(self.transform, RestorationTransform) and self.transform.patch is not None
+        # Whole images of a restoration differ in size, so that parts of them stand for all.
+        return self.transform(*self.examples.read(index), index, patches)[0]
+
+    def split(self, options: ConversionOptions, calibration: int) -> Split:
+        """Which images are held out to judge by, and so many of the others."""
+        count, numbers = len(self.examples or ()), self.shape[0] * self.shape[1] * self.shape[2]
+        held_out = max(1, min(count // 5, 2000, _HELD_OUT_BYTES // (4 * numbers)))
+        return split_images(
+            count, calibration=calibration, held_out=min(held_out, max(count - 1, 1)), seed=options.seed
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +71,9 @@ def source_of(options: ConversionOptions, model: nn.Module) -> Source:
     if options.data is None:
         _refuse_without_images(options)
         side = options.size or (_DEFAULT_SIDE, _DEFAULT_SIDE)
-        return Source(shape=options.input_shape or (channels, *side), folder=None, preprocessing=None)
+        return Source(
+            shape=options.input_shape or (channels, *side),
+        )
     if options.input_shape is not None:
         channels = options.input_shape[0]
     size = options.size
@@ -61,51 +82,55 @@ def source_of(options: ConversionOptions, model: nn.Module) -> Source:
     preprocessing = Preprocessing(
         channels=channels, size=size, mean=options.mean, std=options.std, preset=options.preset
     )
-    folder = list_images(options.data)
-    shape = load_images(folder.paths[:1], preprocessing).shape[1:]
+    training = options.training
+    examples = open_examples(str(options.data), targets=options.target_data, run_code=options.trust_data_code)
+    transform: Transform = TrainTransform(
+        preprocessing=preprocessing, crop_scale=training.crop_scale, flip=training.flip, padding=training.padding
+    )
+    if training.scale is not None or (options.target_data is not None and training.task != "segmentation"):
+        transform = RestorationTransform(
+            scale=training.scale or 1, patch=training.patch, flip=training.flip, preprocessing=preprocessing
+        )
+    source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=preprocessing.describe())
+    shape = source.read(0).shape
     found = (shape[0], shape[1], shape[2])
     if options.input_shape not in (None, found):
         raise InputShapeError(
             f"--input-shape {_text(options.input_shape)} but the images come out as {_text(found)}; drop one of the two"
         )
-    return Source(shape=found, folder=folder, preprocessing=preprocessing)
+    return replace(source, shape=found)
 
 
 def images_of(source: Source, options: ConversionOptions, model: nn.Module, progress: Progress) -> Images:
     """Read or make the images. Labels are never used to choose or fit, only to report accuracy."""
-    if source.folder is None or source.preprocessing is None:
+    examples = source.examples
+    if examples is None:
         return _synthetic(source.shape, options, model, progress)
-    folder = source.folder
-    numbers = source.shape[0] * source.shape[1] * source.shape[2]
-    count = len(folder.paths)
-    held_out = max(1, min(count // 5, 2000, _HELD_OUT_BYTES // (4 * numbers)))
-    split = split_images(
-        count, calibration=options.calibration_images, held_out=min(held_out, max(count - 1, 1)), seed=options.seed
+    split = source.split(options, options.calibration_images)
+    chosen = (*split.calibration, *split.held_out)
+    tensors = stacked(
+        len(chosen), lambda number: source.read(chosen[number]), lambda number: examples.name(chosen[number]), progress
     )
-
-    chosen = [folder.paths[index] for index in (*split.calibration, *split.held_out)]
-    tensors = load_images(chosen, source.preprocessing, progress)
     fitting = len(split.calibration)
-    labels = None
-    if folder.labels is not None:
-        labels = torch.tensor([folder.labels[index] for index in split.held_out])
+    known = examples.labels()
     return Images(
         calibration=tensors[:fitting],
         judging=tensors[fitting:],
-        labels=labels,
-        classes=len(folder.classes),
+        labels=torch.tensor([known[index] for index in split.held_out]) if known is not None else None,
+        classes=examples.classes,
         report=ImagesReport(
-            source=str(folder.root),
-            method=f"a random draw of {count:,} images{_unused(folder)}",
+            source=examples.root,
+            method=f"a random draw of {len(examples):,} images{_unused(examples)}",
             calibration=fitting,
             held_out=len(split.held_out),
-            preprocessing=source.preprocessing.describe(),
+            preprocessing=source.preprocessing,
         ),
     )
 
 
-def _unused(folder: ImageFolder) -> str:
-    return f" ({len(folder.unused):,} beside the class folders not used)" if folder.unused else ""
+def _unused(examples: Examples) -> str:
+    unused = examples.folder.unused if isinstance(examples, FolderExamples) else ()
+    return f" ({len(unused):,} beside the class folders not used)" if unused else ""
 
 
 def _refuse_without_images(options: ConversionOptions) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vfconvert.overrides import Override
 from vfconvert.targets import Target
+from vfconvert.training_options import TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +35,8 @@ class ConversionOptions:
     max_drop: float | None = None  # points that the smallest plan may lose on images held out to choose by
     damage_cache: Path | None = None  # None: beside the model
     data: Path | None = None
+    target_data: Path | None = None  # clean images or masks, matched with those of `data` by name
+    trust_data_code: bool = False  # `data` may name code of the user's own, which is run
     size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -58,6 +61,7 @@ class ConversionOptions:
     seed: int = 0
     device: str = "cpu"
     dry_run: bool = False
+    training: TrainingOptions = field(default_factory=TrainingOptions)
     command: str = "vfconvert"  # the command line, for the report
 
     @property

@@ -48,16 +48,23 @@ from vfconvert.reporting.report import (
     ConversionReport,
     FileReport,
     LatencyReport,
+    TrainingReport,
 )
+from vfconvert.training.ranks import Ranks
+from vfconvert.training.watching import Watcher
+from vfconvert.tuning import Start, saved, shared, tune
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
 
 
-def convert(options: ConversionOptions, progress: Progress = no_progress) -> ConversionReport:
+def convert(
+    options: ConversionOptions, progress: Progress = no_progress, watcher: Watcher | None = None
+) -> ConversionReport | None:
     """Convert one model file as `options` say; write the ONNX file and the JSON report; return the report.
 
-    Outputs appear only when the exported file has been verified. Raises the errors of `vfconvert.errors`.
+    Outputs appear only when the exported file has been verified. Of several processes that train together the first
+    writes and reports; the others return None. Raises the errors of `vfconvert.errors`.
     """
     check_plan_options(options)
     table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
@@ -65,6 +72,8 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
     clock = Clock()
     prepared = prepare(options, clock)
     run = _Run(options, prepared, clock, progress)
+    if options.training.epochs and not options.dry_run:
+        return _tuned(run, table, watcher)
     images = run.images() if options.searches or not options.dry_run else None
     fitted = run.search(images, table) if options.searches and images is not None else None
     if options.save_plan is not None:
@@ -74,6 +83,29 @@ def convert(options: ConversionOptions, progress: Progress = no_progress) -> Con
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
+def _tuned(run: _Run, table: CostTable, watcher: Watcher | None) -> ConversionReport | None:
+    """Fit, or take an earlier run over, train in all processes together, and export in the first."""
+    options, prepared = run.options, run.prepared
+    ranks = Ranks.of_environment()
+    with ranks.together(prepared.device):
+        images = run.images() if ranks.first else None
+        start = saved(prepared, options) if ranks.first else None
+        if images is not None and start is None:
+            fitted = run.search(images, table) if options.searches else None
+            if fitted is None:
+                fitted = run.fit(run.plan, images)
+            start = Start(plan=run.plan, fitted=fitted, state=None)
+        begun = shared(start, prepared, options, ranks)
+        with run.clock.stage("train"):
+            trained, run.training = tune(begun, prepared, options, ranks, watcher if ranks.first else None)
+    if images is None:
+        return None
+    run.plan, run.judged_from = begun.plan, max(run.judged_from, len(images.judging) // 2)
+    if options.save_plan is not None:
+        write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
+    return _export(run, trained, images, table)
+
+
 class _Run:
     """What the later stages and the report share."""
 
@@ -81,7 +113,8 @@ class _Run:
         self.options, self.clock, self.progress = options, clock, progress
         self.loaded, self.network, self.teacher = prepared.loaded, prepared.network, prepared.teacher
         self.layers, self.before, self.example = prepared.layers, prepared.before, prepared.example
-        self.plan, self.device, self._prepared = prepared.plan, prepared.device, prepared
+        self.plan, self.device, self.prepared = prepared.plan, prepared.device, prepared
+        self.training: TrainingReport | None = None
         self.left_out = ""
         self.forms: dict[str, str] = {}
         self.executed: dict[str, int] = {}
@@ -92,7 +125,7 @@ class _Run:
     def images(self) -> Images:
         """Read or make them."""
         with self.clock.stage("images"):
-            return images_of(self._prepared.source, self.options, self.teacher, self.progress)
+            return images_of(self.prepared.source, self.options, self.teacher, self.progress)
 
     def fit(self, plan: Plan, images: Images) -> Fitted:
         """The student of a plan."""
@@ -107,14 +140,14 @@ class _Run:
             timed_too = any(target.cost == "latency" for target in options.targets)
             known = costs.known
             found = table_of(
-                self._prepared.subject, images.calibration, options, costs if timed_too else None, self.progress
+                self.prepared.subject, images.calibration, options, costs if timed_too else None, self.progress
             )
             if options.costs is not None and costs.known > known and not options.dry_run:
                 costs.write(options.costs)
         if options.max_drop is None:
             share_of = None
             if timed_too:
-                share_of = timed_share(self._prepared.subject, self.example.cpu(), costs, options.threads)
+                share_of = timed_share(self.prepared.subject, self.example.cpu(), costs, options.threads)
             self.searched = search(found, options, size, share_of)
             self.plan = self.searched.plan
             check_something_converted(self.plan)
@@ -201,6 +234,7 @@ class _Run:
             artefacts=artefacts,
             latency=self.latency,
             budget=budget,
+            training=self.training,
             seconds=seconds,
             warnings=missed(budget)
             + warnings_of(

@@ -9,8 +9,10 @@ import pytest
 from tests.reporting.samples import DRY, FULL
 from vfconvert.cli.convert_options import CROPS, DEFAULTS
 from vfconvert.cli.main import main
+from vfconvert.cli.training_options import PREFIX
 from vfconvert.ops.crops import CROP_FAMILIES
 from vfconvert.options import ConversionOptions
+from vfconvert.training_options import TrainingOptions
 
 OPTIONS = main.commands["convert"].params
 
@@ -20,7 +22,7 @@ def asked(monkeypatch):
     """What the pipeline was asked for; it does nothing and answers with a report made by hand."""
     seen: list[ConversionOptions] = []
 
-    def convert(options, progress):
+    def convert(options, progress, watcher=None):
         seen.append(options)
         return DRY if options.dry_run else FULL
 
@@ -74,8 +76,10 @@ def test_meta_a_heavy_package_is_seen():
 
 
 def test_there_is_one_option_for_every_field():
-    names = {option.name for option in OPTIONS} - {"quiet", "verbose"}
-    assert names == {field.name for field in fields(ConversionOptions)} - {"command"}
+    names = {option.name for option in OPTIONS if not option.name.startswith(PREFIX)} - {"quiet", "verbose"}
+    assert names == {field.name for field in fields(ConversionOptions)} - {"command", "training"}
+    training = {option.name.removeprefix(PREFIX) for option in OPTIONS if option.name.startswith(PREFIX)}
+    assert training == {field.name for field in fields(TrainingOptions)}
 
 
 def test_defaults_are_those_of_the_library(cli_invoke, asked):

@@ -28,7 +28,6 @@ from vfconvert.ops.problem import Problem
 from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
-
 _MOST_OUTPUTS = 256  # of a group that are estimated; of more a sample stands for all
 
 

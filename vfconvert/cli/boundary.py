@@ -16,6 +16,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 import click
 
 from vfconvert.errors import VfconvertError
+from vfconvert.training.signals import TrainingInterrupted
 from vfconvert.version import __version__
 
 INTERNAL_ERROR = VfconvertError.exit_code
@@ -41,6 +42,8 @@ def one_line_errors(function: Callable[Given, Result]) -> Callable[Given, Result
             raise
         except VfconvertError as error:
             _leave(f"Error: {_one_line(error)}", error.exit_code)
+        except TrainingInterrupted as stopped:
+            _leave(str(stopped), 128 + stopped.number)
         except _Terminated:
             _leave("Terminated.", TERMINATED)
         except KeyboardInterrupt:

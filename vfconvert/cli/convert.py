@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,6 +11,8 @@ import click
 from vfconvert.cli.convert_options import convert_options
 from vfconvert.cli.group import COMMAND_LINE, MAIN_JOB, SectionCommand
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
+from vfconvert.cli.training_options import PREFIX, training_of
+from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of
 from vfconvert.options import ConversionOptions
 
@@ -22,23 +26,30 @@ _STATED_BY_A_PLAN = (
 )
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
 
+CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use it only on code you trust."
+
 
 @click.command(MAIN_JOB, cls=SectionCommand)
 @convert_options
 @click.pass_context
-def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) -> ConversionReport:
+def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) -> ConversionReport | None:
     """Convert MODEL, the same as without the word "convert"."""
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
     _check_method(ctx, values)
     values["arch_args"] = mapping_of(values["arch_args"])
-    options = ConversionOptions(**values, command=ctx.meta[COMMAND_LINE])
-    if options.trust_pickle:
-        click.echo(TRUST_WARNING, err=True)
-    with silent_libraries(verbose=verbose), progress_bars(quiet=quiet) as progress:
+    training = training_of(values)
+    options = ConversionOptions(**values, training=training, command=ctx.meta[COMMAND_LINE])
+    others = int(os.environ.get("RANK", "0") or 0) > 0 and training.epochs > 0  # the first process speaks for all
+    for given, warning in ((options.trust_pickle, TRUST_WARNING), (options.trust_data_code, CODE_WARNING)):
+        if given and not others:
+            click.echo(warning, err=True)
+    with silent_libraries(verbose=verbose), progress_bars(quiet=quiet or others) as progress:
         from vfconvert.pipeline import convert as run
 
-        report = run(options, progress)
+        report = run(options, progress, Screen(progress, quiet=quiet))
+    if report is None:
+        return None
     if not quiet:
         from vfconvert.reporting.terminal import render
 
@@ -55,6 +66,7 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
         flags = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
         return [flags[n] for n in names if ctx.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
 
+    _check_training(given, values)
     if values["plan"] is not None:
         if stated := given(*_STATED_BY_A_PLAN):
             raise click.UsageError(
@@ -78,3 +90,12 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
         wanted = values[needed] or "both" in kinds or (needed == "channel" and "channel" in kinds)
         if given(flag) and not wanted:
             raise click.UsageError(f"{given(flag)[0]} says nothing without --{needed}; add that or drop it")
+
+
+def _check_training(given: Callable[..., list[str]], values: dict[str, Any]) -> None:
+    """Raise `click.UsageError` where an option of the training says nothing."""
+    names = [name for name in values if name.startswith(PREFIX) and name != f"{PREFIX}epochs"]
+    if not values[f"{PREFIX}epochs"] and (stated := given(*names)):
+        raise click.UsageError(f"{stated[0]} says nothing without --epochs; add that or drop it")
+    if values[f"{PREFIX}epochs"] and values["data"] is None:
+        raise click.UsageError("--epochs trains on images; add --data")

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from vfconvert.cli.group import SectionOption
+from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.options import ConversionOptions
 
@@ -113,9 +114,17 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         "--data",
         type=_FILE,
         metavar="DIR",
-        help="Folder of images, in one subfolder per class or flat. No label is used but to report accuracy. "
-        "Without it, images are synthesised.",
+        help="Folder of images, in one subfolder per class or flat; or torchvision:NAME:FOLDER, WebDataset shards like "
+        "'train-{0000..0009}.tar', or MODULE:FUNCTION. No label is used but to report accuracy, and in training by "
+        "--label-weight. Without it, images are synthesised.",
     ),
+    _images(
+        "--target-data",
+        type=_FILE,
+        metavar="DIR",
+        help="Folder of the clean images (restoration) or masks (segmentation) of those in --data, of the same names.",
+    ),
+    _images("--trust-data-code", is_flag=True, help="Let --data name code, which is run."),
     _images("--size", type=SIZE, metavar="N|HxW", help="Scale and crop images to this size."),
     _images("--mean", type=NUMBERS, metavar="M,…", help="Mean of each channel, of pixels between 0 and 1."),
     _images("--std", type=NUMBERS, metavar="S,…", help="Standard deviation of each channel."),
@@ -192,6 +201,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="fp16 writes the ONNX file in half precision besides.",
     ),
     _speed("--int8", is_flag=True, help="Write the ONNX file in eight bits besides, calibrated on the same images."),
+    *TRAINING,
     _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing but --save-plan."),
     _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(

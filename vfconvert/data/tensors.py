@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,24 +75,34 @@ def load_images(paths: Sequence[Path], preprocessing: Preprocessing, progress: P
     """
     if not paths:
         raise NoImagesError("no images to read: got an empty list of files")
-    first = _read(paths[0], preprocessing)
-    images = torch.empty(len(paths), *first.shape)
+    return stacked(len(paths), lambda index: _read(paths[index], preprocessing), lambda i: str(paths[i]), progress)
+
+
+def stacked(
+    count: int, read: Callable[[int], Tensor], name: Callable[[int], str], progress: Progress = no_progress
+) -> Tensor:
+    """What `read` gives for each number below `count`, `(N, C, H, W)`, read by several threads.
+
+    Raises `PreprocessingError` where images come out in different sizes, naming two by `name`, and what `read` raises.
+    """
+    first = read(0)
+    images = torch.empty(count, *first.shape)
     images[0] = first
 
     def fill(index: int) -> None:  # threads write in place, so that every image is held once
-        image = _read(paths[index], preprocessing)
+        image = read(index)
         if image.shape != first.shape:
             raise PreprocessingError(
-                f"images of different sizes: {paths[0]} is {_size(first)}, {paths[index]} is {_size(image)}; use --size"
+                f"images of different sizes: {name(0)} is {_size(first)}, {name(index)} is {_size(image)}; use --size"
             )
         images[index] = image
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        futures = [pool.submit(fill, index) for index in range(1, len(paths))]
+        futures = [pool.submit(fill, index) for index in range(1, count)]
         try:
             for done, future in enumerate(futures, 2):
                 future.result()
-                progress("read images", done, len(paths))
+                progress("read images", done, count)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 SCHEMA_VERSION = 1
 
@@ -183,6 +184,31 @@ class BudgetReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingReport:
+    """The fine-tuning. `epochs` are records of every validation, epoch 0 before training, with metrics by name.
+
+    `losses` are pairs of step and loss; `unreadable` names images that were skipped.
+    """
+
+    task: str
+    metric: str
+    higher_is_better: bool
+    optimizer: str
+    rate: float
+    batch: int
+    processes: int
+    epochs: tuple[Mapping[str, Any], ...]
+    losses: tuple[tuple[int, float], ...]
+    steps: int
+    resumed_from: int
+    best_epoch: int
+    norms_estimated: bool
+    unreadable: tuple[str, ...]
+    seconds: float
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionReport:
     """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run."""
 
@@ -205,5 +231,6 @@ class ConversionReport:
     artefacts: tuple[ArtefactReport, ...] = ()
     latency: LatencyReport | None = None
     budget: BudgetReport | None = None
+    training: TrainingReport | None = None
     precisions: tuple[PrecisionReport, ...] = ()
     schema_version: int = SCHEMA_VERSION

@@ -17,6 +17,7 @@ from vfconvert.reporting.budget import budget_lines
 from vfconvert.reporting.layers import indented, layers_summary, layers_table
 from vfconvert.reporting.ledger import ledger
 from vfconvert.reporting.report import AgreementReport, ConversionReport
+from vfconvert.reporting.training import training_lines
 from vfconvert.reporting.units import decibels, mebibytes, milliseconds, percent, plural, ratio, seconds, small, whole
 
 
@@ -26,6 +27,7 @@ def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     parts.extend([layers_table(report)] if verbose else [Text(), *layers_summary(report)])
     parts.extend([*ledger(report.layers, verbose=verbose), Text()])
     parts.extend(budget_lines(report.budget))
+    parts.extend(training_lines(report.training))
     parts.extend(_speed(report))
     parts.extend(_images(report))
     parts.extend(_parity(report))

@@ -12,8 +12,8 @@ from torch import nn
 
 from vfconvert.data.batches import BatchStream
 from vfconvert.tasks.task import Task
-from vfconvert.training.options import TrainingOptions
 from vfconvert.training.ranks import Ranks
+from vfconvert.training_options import TrainingOptions
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

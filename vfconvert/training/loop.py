@@ -144,7 +144,8 @@ class _Run:
         best = self._state.best
         if best is None or math.isnan(best):
             return True
-        return value > best if self._job.task.higher_is_better else value < best
+        # Of equals the later one: it has come nearer to the teacher in what the metric does not tell.
+        return value >= best if self._job.task.higher_is_better else value <= best
 
     def _metrics(self, model: nn.Module) -> dict[str, float]:
         job = self._job

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from vfconvert.training.options import TrainingOptions
+from vfconvert.training_options import TrainingOptions
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 
