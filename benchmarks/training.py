@@ -131,6 +131,7 @@ def trained(
         validation=BatchStream(
             validation, range(len(validation)), transform, batch=500, seed=0, shuffle=False, train=False
         ),
+        example=cifar_example(pool[0]).to(device),
         options=dataclasses.replace(options, epochs=epochs),
         seed=arguments.seed,
         device=device,
@@ -138,6 +139,11 @@ def trained(
     begun = perf_counter()
     found = train(job, Printed())
     return found.model.cpu(), perf_counter() - begun
+
+
+def cifar_example(pixels: np.ndarray) -> torch.Tensor:
+    """Sixteen images as the network is given them."""
+    return ((torch.from_numpy(pixels[:16]).float() / 255 - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
 
 
 class Printed:

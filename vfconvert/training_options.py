@@ -78,13 +78,13 @@ class TrainingOptions:
         ):
             value = getattr(self, name)
             if not low <= value <= high:
-                raise TrainingError(f"--{name.replace('_', '-')}: got {value:g}, expected {low:g} to {high:g}")
+                raise TrainingError(f"{_flag(name)}: got {value:g}, expected {low:g} to {high:g}")
         for name, value in (("rate", self.rate), ("temperature", self.temperature)):
             if value is not None and not 0 < value < 1e6:
                 raise TrainingError(f"--{name}: got {value:g}, expected a number above 0")
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("norms", NORMS)):
             if getattr(self, name) not in known:
-                raise TrainingError(f"--{name}: got {getattr(self, name)!r}, expected one of {', '.join(known)}")
+                raise TrainingError(f"{_flag(name)}: got {getattr(self, name)!r}, expected one of {', '.join(known)}")
 
     @property
     def highest_rate(self) -> float:
@@ -95,3 +95,10 @@ class TrainingOptions:
         """The options that decide the final weights, as JSON holds them."""
         values = dataclasses.asdict(self)
         return {name: list(v) if isinstance(v := values[name], tuple) else v for name in _SHAPING}
+
+
+def _flag(name: str) -> str:
+    """The option of the command line for a field."""
+    return {"minutes": "--checkpoint-minutes", "precision": "--train-precision"}.get(
+        name, f"--{name.replace('_', '-')}"
+    )

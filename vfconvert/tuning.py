@@ -40,6 +40,7 @@ from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Log, Silent, Watcher
 
 PLAN = "plan.json"
+_SHOWN = 16  # images that tell what a network returns
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,6 +202,7 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
             **common,
         ),
         options=training,
+        example=_some(prepared)[0],
         seed=options.seed,
         device=prepared.device,
         features=features if training.feature_weight or _vary(teacher, prepared) else (),
@@ -215,24 +217,24 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
 def _task(
     teacher: nn.Module, prepared: Prepared, name: str | None, features: tuple[str, ...], scale: int | None
 ) -> Task:
-    images, target = _pair(prepared)
+    images, target = _some(prepared)
     kinds: dict[int | None, TargetsKind] = {None: "none", 0: "classes", 2: "masks", 3: "images"}
     return task_of(name, answers(teacher, images, features), kinds[None if target is None else target.dim()], scale)
 
 
 @torch.no_grad()
 def _vary(teacher: nn.Module, prepared: Prepared) -> bool:
-    return varies(teacher(_pair(prepared)[0]))
+    return varies(teacher(_some(prepared)[0]))
 
 
-def _pair(prepared: Prepared) -> tuple[Tensor, Tensor | None]:
-    """Two images `(2, C, H, W)` as the network is given them, and the target of the first."""
+def _some(prepared: Prepared) -> tuple[Tensor, Tensor | None]:
+    """A few images `(N, C, H, W)` as the network is given them, and the target of the first."""
     source = prepared.source
     if source.examples is None or source.transform is None:
         raise ValueError("there are no images to read")
     target = source.transform(*source.examples.read(0), 0, False)[1]
-    last = len(source.examples) - 1
-    return torch.stack([source.read(0), source.read(min(1, last))]).to(prepared.device), target
+    count = min(_SHOWN, len(source.examples))
+    return torch.stack([source.read(index) for index in range(count)]).to(prepared.device), target
 
 
 def _fitted(teacher: nn.Module, plan: Plan, state: State) -> Fitted:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vfconvert.errors import TrainingError
 from vfconvert.fitting.reconstruct import output_loss
-from vfconvert.tasks.structure import VaryingOutputError, distillation_loss, main_tensor, matched, varies
+from vfconvert.tasks.structure import VaryingOutputError, distillation_loss, main_tensor, matched, sizes_of, varies
 
 ONE, TWO = torch.ones(2, 3), torch.ones(2, 4, 5, 5)
 
@@ -182,3 +182,25 @@ def test_nothing_floating_counts_nothing_and_a_temperature_is_positive() -> None
     assert not distillation_loss(ONE.long(), ONE.long(), 2.0).requires_grad
     with pytest.raises(TrainingError, match=r"^the distillation temperature is 0, expected more than 0"):
         distillation_loss(ONE, ONE, 0)
+
+
+@pytest.mark.parametrize("factor", [0.1, 100.0])
+def test_with_sizes_the_loss_of_a_batch_is_the_mean_of_its_halves(factor):
+    generator = torch.Generator().manual_seed(4)
+    wanted = {"rows": factor * torch.randn(8, 5, generator=generator), "map": torch.randn(8, 2, 3, generator=generator)}
+    got = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator) for name, tensor in wanted.items()}
+    sizes = sizes_of(wanted)
+    assert (
+        sizes["rows"] is None if factor > 1 else sizes["rows"] == pytest.approx(float(wanted["rows"].var(correction=0)))
+    )
+
+    def loss(part, **given):
+        return float(
+            distillation_loss(*({k: t[part] for k, t in each.items()} for each in (got, wanted)), 2.0, **given)
+        )
+
+    halves = [loss(slice(0, 4), sizes=sizes), loss(slice(4, 8), sizes=sizes)]
+    assert loss(slice(0, 8), sizes=sizes) == pytest.approx(sum(halves) / 2, rel=1e-5)
+    assert loss(slice(0, 8), sizes=sizes) == pytest.approx(loss(slice(0, 8)), rel=1e-5)
+    without = [loss(slice(0, 4)), loss(slice(4, 8))]
+    assert loss(slice(0, 8)) != pytest.approx(sum(without) / 2, rel=1e-5)

@@ -62,25 +62,49 @@ def main_tensor(output: Any) -> Tensor | None:
     return next((found for part in (*named, *parts.values()) if (found := main_tensor(part)) is not None), None)
 
 
-def distillation_loss(got: Any, wanted: Any, temperature: float, *, pixelwise: bool = False) -> Tensor:
+def sizes_of(wanted: Any, *, pixelwise: bool = False) -> dict[str, float | None]:
+    """Of each tensor of a teacher's outputs the variance, None of logits, as `distillation_loss` takes them."""
+    found: dict[str, float | None] = {}
+    for name, theirs, _ in matched(wanted, wanted):
+        theirs = full_precision(theirs)
+        found[name] = None if _are_logits(theirs, pixelwise) else float(_size(theirs))
+    return found
+
+
+def distillation_loss(
+    got: Any,
+    wanted: Any,
+    temperature: float,
+    *,
+    pixelwise: bool = False,
+    sizes: Mapping[str, float | None] | None = None,
+) -> Tensor:
     """How far an output of any structure is from the teacher's: a scalar, the sum over the tensors of `matched`.
 
     Rows of logits `(B, K)`, and with `pixelwise` also maps of logits `(B, K, H, W)`, count the divergence from the
     teacher at `temperature`, times its square, in the mean over rows or pixels. Other tensors count the mean squared
     error over the teacher's variance; so do rows whose softmax is nearly uniform, coordinates or an embedding, in
     which the divergence would not see a common shift. 0 without a gradient where nothing is floating point.
+    `sizes` of other outputs of the teacher settle what is logits, and the variances: then the loss of a batch is the
+    mean of those of its parts.
     Raises as `matched` does, and `TrainingError` for a temperature that is not positive.
     """
     if not temperature > 0:
         raise TrainingError(f"the distillation temperature is {temperature:g}, expected more than 0; try 2 to 4")
     total = torch.zeros(())
-    for _, ours, theirs in matched(got, wanted):
+    for name, ours, theirs in matched(got, wanted):
         ours, theirs = full_precision(ours), full_precision(theirs)
-        if looks_like_logits(theirs) or (pixelwise and theirs.dim() == 4 and theirs.shape[1] > 1):
+        known = sizes is not None and name in sizes
+        size = sizes[name] if sizes is not None and known else None
+        if size is None and (known or _are_logits(theirs, pixelwise)):
             total = total + _divergence(ours, theirs, temperature)
         else:
-            total = total + _relative_square(ours, theirs)
+            total = total + (ours - theirs).square().mean() / (_size(theirs) if size is None else size)
     return total
+
+
+def _are_logits(theirs: Tensor, pixelwise: bool) -> bool:
+    return looks_like_logits(theirs) or (pixelwise and theirs.dim() == 4 and theirs.shape[1] > 1)
 
 
 def looks_like_logits(rows: Tensor) -> bool:
@@ -105,10 +129,11 @@ def _divergence(got: Tensor, wanted: Tensor, temperature: float) -> Tensor:
     return divergence * temperature**2
 
 
-def _relative_square(got: Tensor, wanted: Tensor) -> Tensor:
+def _size(wanted: Tensor) -> Tensor:
+    """The variance that errors are counted in."""
     size = wanted.var(correction=0) if wanted.numel() > 1 else wanted.square()  # one number has no variance
     floor = 1e-6 * wanted.square().mean() + 1e-12
-    return (got - wanted).square().mean() / torch.maximum(size, floor)
+    return torch.maximum(size, floor)
 
 
 def _is_detections(entries: list[Any] | tuple[Any, ...]) -> bool:

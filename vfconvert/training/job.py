@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vfconvert.data.batches import BatchStream
 from vfconvert.tasks.task import Task
@@ -20,8 +20,9 @@ from vfconvert.training_options import TrainingOptions
 class Job:
     """What is trained on what. The student is changed in place; the teacher is not.
 
-    `features` are the modules whose outputs are matched where that is asked for. `identity` is all that a checkpoint
-    has to agree with; `folder` None writes none.
+    `example` `(N, C, H, W)` are images that settle in what units errors are counted. `features` are the modules whose
+    outputs are matched where that is asked for. `identity` is all that a checkpoint has to agree with; `folder` None
+    writes none.
     """
 
     teacher: nn.Module
@@ -30,6 +31,7 @@ class Job:
     training: BatchStream
     validation: BatchStream
     options: TrainingOptions
+    example: Tensor
     seed: int
     device: torch.device
     features: tuple[str, ...] = ()

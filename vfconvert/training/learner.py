@@ -31,7 +31,9 @@ class Learner:
         """Raises `TrainingError` for a precision that the device does not train in."""
         options = job.options
         if options.precision == "fp16" and job.device.type != "cuda":
-            raise TrainingError(f"--precision fp16 trains on CUDA devices only, got {job.device}; use bf16 or fp32")
+            raise TrainingError(
+                f"--train-precision fp16 trains on CUDA devices only, got {job.device}; use bf16 or fp32"
+            )
         self._job, self._options, self._signals = job, options, signals
         self._layout: Any = torch.channels_last if options.channels_last else torch.preserve_format
         self.student, self.teacher = job.student.to(job.device), job.teacher
@@ -52,6 +54,7 @@ class Learner:
             label_weight=options.label_weight,
             features=job.features,
             precision=options.precision,
+            example=job.example.to(job.device),
         )
         set_norms(self.student, frozen=self.frozen)
         model = job.ranks.wrapped(self.student, job.device, frozen_norms=self.frozen)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.errors import TrainingError
-from vfconvert.tasks.structure import distillation_loss, full_precision, varies
+from vfconvert.tasks.structure import distillation_loss, full_precision, sizes_of, varies
 from vfconvert.tasks.task import Task
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,12 +56,20 @@ class Objective:
         label_weight: float,
         features: Sequence[str],
         precision: str,
+        example: Tensor,
     ) -> None:
-        """`features` are the modules whose outputs are matched where `feature_weight` or outputs that vary ask for."""
+        """`features` are the modules whose outputs are matched where `feature_weight` or outputs that vary ask for.
+
+        `example` `(N, C, H, W)` are images that settle in what units errors are counted.
+        """
         self._teacher, self._task = teacher, task
         self._temperature, self._precision = temperature, precision
         self._feature_weight, self._label_weight = feature_weight, label_weight
         self._theirs, self._ours = Features(teacher, features), Features(student, features)
+        with torch.no_grad():
+            wanted = teacher(example.clone())
+        self._sizes = {} if varies(wanted) else sizes_of(wanted, pixelwise=task.pixelwise)
+        self._variances = {name: _variance(values) for name, values in self._theirs.values.items()}
 
     @contextmanager
     def watching(self) -> Iterator[Objective]:
@@ -81,7 +89,9 @@ class Objective:
         vary = varies(wanted)
         total = torch.zeros((), device=images.device)
         if not vary:
-            total = total + distillation_loss(got, wanted, self._temperature, pixelwise=self._task.pixelwise)
+            total = total + distillation_loss(
+                got, wanted, self._temperature, pixelwise=self._task.pixelwise, sizes=self._sizes
+            )
         weight = max(self._feature_weight, 1.0) if vary else self._feature_weight
         if weight:
             total = total + weight * self._feature_loss()
@@ -97,7 +107,7 @@ class Objective:
         return total
 
     def _feature_loss(self) -> Tensor:
-        """The mean over the watched modules of the squared error over the teacher's variance, channel by channel."""
+        """The mean over the watched modules of the squared error over the teacher's variance of each channel."""
         names = [name for name in self._theirs.values if name in self._ours.values]
         if not names:
             raise TrainingError("no features to match: no converted layer runs in a forward pass; leave --epochs out")
@@ -106,11 +116,16 @@ class Objective:
             ours, theirs = full_precision(self._ours.values[name]), full_precision(self._theirs.values[name])
             if ours.shape != theirs.shape:  # as of regions that depend on what the network finds
                 continue
-            axes = [axis for axis in range(theirs.dim()) if axis != 1]
-            variance = theirs.var(axes, keepdim=True, correction=0)
-            floor = 1e-3 * variance.mean() + 1e-12
-            losses.append(((ours - theirs).square() / variance.clamp_min(float(floor))).mean())
+            losses.append(((ours - theirs).square() / self._variances[name]).mean())
         return torch.stack(losses).mean() if losses else torch.zeros(())
+
+
+def _variance(values: Tensor) -> Tensor:
+    """Of every channel, `(1, C, 1, …)`, none near zero."""
+    values = full_precision(values)
+    axes = [axis for axis in range(values.dim()) if axis != 1]
+    variance = values.var(axes, keepdim=True, correction=0)
+    return variance.clamp_min(float(1e-3 * variance.mean()) + 1e-12)
 
 
 @torch.no_grad()

@@ -35,9 +35,7 @@ class Ranks:
             rank, world, local = (int(os.environ[name]) for name in names)
         except (KeyError, ValueError) as error:
             given = ", ".join(f"{name}={os.environ.get(name, '')}" for name in names)
-            raise TrainingError(
-                f"{given}: expected three numbers as torchrun sets them; start with torchrun"
-            ) from error
+            raise TrainingError(f"{given}: expected three numbers, as torchrun sets them; use it") from error
         return cls(rank, world, local)
 
     @property
