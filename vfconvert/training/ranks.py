@@ -62,14 +62,14 @@ class Ranks:
             distributed.all_reduce(tensor)
         return tensor
 
-    def from_first(self, content: bytes | None, device: torch.device) -> bytes:
-        """Bytes that the first process has, for all."""
+    def from_first(self, content: bytes, device: torch.device) -> bytes:
+        """Bytes that the first process has, for all; what others give does not count."""
         if self.world == 1:
-            return content or b""
-        size = torch.tensor([len(content or b"")], device=device)
+            return content
+        size = torch.tensor([len(content)], device=device)
         distributed.broadcast(size, 0)
         held = torch.empty(int(size), dtype=torch.uint8, device=device)
-        if content is not None:
+        if self.first and content:
             held.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
         distributed.broadcast(held, 0)
         return held.cpu().numpy().tobytes()

@@ -1,0 +1,216 @@
+"""`--epochs` end to end: the file, the report and the log of a run; a run that is stopped; several processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import onnx
+import pytest
+import torch
+
+from tests.cli.conftest import network, write_images
+from vfconvert.errors import NoImagesError, TrainingError, UntrustedModelError
+from vfconvert.training.checkpoint import NAME
+
+FAST = ("--no-reconstruct", "--no-measure", "--batch", "16", "-q")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model that is sure of its three classes, and 120 labelled images."""
+    found = tmp_path_factory.mktemp("training")
+    model = network()
+    with torch.no_grad():
+        model[8].weight.mul_(30)
+    torch.save(model, found / "model.pt")
+    for seed, name in enumerate("abc"):
+        write_images(found / "images" / name, 40, seed)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    from tests.cli.conftest import invoke
+
+    out = tmp_path_factory.mktemp("run")
+    line = ("--spatial", "--data", folder / "images", "--epochs", 2, "-o", out / "m.onnx", "--report", out / "r.json")
+    invoke(folder / "model.pt", *line, *FAST, exit_code=0)
+    return out
+
+
+def test_the_report_tells_the_training(run):
+    report = json.loads((run / "r.json").read_text())
+    training = report["training"]
+    assert (training["task"], training["metric"], training["steps"]) == ("classification", "top1", 12)
+    assert [record["epoch"] for record in training["epochs"]] == [0, 1, 2]
+    assert all(0 <= record["top1"] <= 100 for record in training["epochs"])
+    assert training["seconds"] > 0
+    assert report["agreement"]["images"] == 12  # half of those held out; the other half chose the epoch
+    onnx.checker.check_model(onnx.load(run / "m.onnx"))
+
+
+def test_checkpoint_log_and_plan_are_beside_the_output(run):
+    kept = run / "m.training"
+    assert {path.name for path in kept.iterdir()} == {NAME, "log.jsonl", "plan.json"}
+    lines = [json.loads(line) for line in (kept / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines if "epoch" in line] == [0, 1, 2]
+    assert {"step", "loss", "rate", "images_per_second"} <= set(lines[-2])
+
+
+def test_a_run_at_its_end_is_exported_again_without_training(cli_invoke, folder, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("vfconvert.training.learner.Learner.step", lambda *_: pytest.fail("a step"))
+    monkeypatch.setattr("vfconvert.pipeline.compress", lambda *_: pytest.fail("fitted again"))
+    line = ("--spatial", "--data", folder / "images", "--epochs", 2, "--checkpoints", run / "m.training", "--resume")
+    cli_invoke(folder / "model.pt", *line, *FAST, "-o", tmp_path / "again.onnx", exit_code=0)
+    first, second = (onnx.load(path).graph.initializer for path in (run / "m.onnx", tmp_path / "again.onnx"))
+    assert [tensor.raw_data for tensor in first] == [tensor.raw_data for tensor in second]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (("--epochs", 3), "its checkpoint is of another run: epochs 2 there and 3 here"),
+        (("--epochs", 2, "--channel"), "its checkpoint is of another run: channel"),
+        (("--epochs", 2, "--seed", 5), "its checkpoint is of another run: seed 0 there and 5 here"),
+    ],
+)
+def test_another_run_does_not_go_on_from_it(cli_invoke, folder, run, tmp_path, line, said):
+    before = (run / "m.training" / NAME).read_bytes()
+    given = ("--spatial", "--data", folder / "images", "--checkpoints", run / "m.training", "--resume", *line)
+    result = cli_invoke(
+        folder / "model.pt", *given, *FAST, "-o", tmp_path / "x.onnx", exit_code=TrainingError.exit_code
+    )
+    assert said in result.stderr
+    assert (run / "m.training" / NAME).read_bytes() == before
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def command(folder, out, *more):
+    line = ("--spatial", "--data", folder / "images", "--epochs", 2, "-o", out / "m.onnx", *FAST, *more)
+    return ["vfconvert", str(folder / "model.pt"), *map(str, line)]
+
+
+def test_sigterm_leaves_a_checkpoint_and_resume_ends_with_the_same_file(folder, run, tmp_path):
+    """Slow steps: the signal comes while the run is at work."""
+    program = [sys.executable, "-c", _SLOWLY, *command(folder, tmp_path, "--checkpoint-minutes", "0")[1:]]
+    process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    while not (tmp_path / "m.training" / NAME).exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped at step" in told
+    assert "--resume" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["m.training"]
+    again = subprocess.run(command(folder, tmp_path), capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert again.returncode == TrainingError.exit_code
+    assert "add --resume to go on from it" in again.stderr
+    subprocess.run(command(folder, tmp_path, "--resume"), check=True, env=ENVIRONMENT)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    subprocess.run(command(folder, whole), check=True, env=ENVIRONMENT)  # of as many threads
+    first, second = (onnx.load(path / "m.onnx").graph.initializer for path in (whole, tmp_path))
+    assert [tensor.raw_data for tensor in first] == [tensor.raw_data for tensor in second]
+
+
+_SLOWLY = """
+import sys, time
+from vfconvert.training import learner
+step = learner.Learner.step
+def slow(*arguments):
+    time.sleep(0.15)
+    return step(*arguments)
+learner.Learner.step = slow
+from vfconvert.cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_two_processes_write_one_file(folder, tmp_path):
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "vfconvert",
+    ]
+    line = command(folder, tmp_path, "--report", tmp_path / "r.json")[1:]
+    ran = subprocess.run([*torchrun, *line], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == [str(tmp_path / "m.onnx")]
+    training = json.loads((tmp_path / "r.json").read_text())["training"]
+    assert training["processes"] == 2
+    assert [record["epoch"] for record in training["epochs"]] == [0, 1, 2]
+
+
+def test_flat_folders_are_trained_towards_the_teacher(cli_invoke, folder, tmp_path):
+    line = ("--spatial", "--data", folder / "images" / "a", "--epochs", 1, "--report", tmp_path / "r.json")
+    cli_invoke(folder / "model.pt", *line, *FAST, "-o", tmp_path / "m.onnx", exit_code=0)
+    training = json.loads((tmp_path / "r.json").read_text())["training"]
+    assert (training["task"], training["metric"]) == ("distil", "agreement")
+
+
+def test_code_is_run_only_where_the_user_says_so(cli_invoke, folder, tmp_path, monkeypatch):
+    (tmp_path / "own.py").write_text(
+        "import torch\n"
+        "def images():\n"
+        "    generator = torch.Generator().manual_seed(0)\n"
+        "    return [torch.randn(3, 8, 8, generator=generator) for _ in range(40)]\n"
+    )
+    line = ("--spatial", "--data", f"{tmp_path}/own.py:images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
+    result = cli_invoke(folder / "model.pt", *line, exit_code=UntrustedModelError.exit_code)
+    assert "--trust-data-code" in result.stderr
+    result = cli_invoke(folder / "model.pt", *line, "--trust-data-code", exit_code=0)
+    assert "Warning: --trust-data-code runs the code that --data names" in result.stderr
+
+
+def test_super_resolution_is_judged_by_psnr(cli_invoke, folder, tmp_path):
+    torch.manual_seed(0)
+    body = [torch.nn.Conv2d(3, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(16, 16, 3, padding=1)]
+    torch.save(torch.nn.Sequential(*body, torch.nn.ReLU(), torch.nn.Conv2d(16, 3, 3, padding=1)), tmp_path / "sr.pt")
+    line = ("--spatial", "--data", folder / "images", "--scale", 2, "--patch", 8, "--epochs", 1, *FAST)
+    out = ("-o", tmp_path / "m.onnx", "--report", tmp_path / "r.json")
+    cli_invoke(tmp_path / "sr.pt", *line, *out, exit_code=0)
+    training = json.loads((tmp_path / "r.json").read_text())["training"]
+    assert (training["task"], training["metric"]) == ("restoration", "psnr")
+    assert training["epochs"][0]["psnr"] > 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--spatial --rate 0.1", "--rate says nothing without --epochs; add that or drop it"),
+        ("--spatial --epochs 2", "--epochs trains on images; add --data"),
+    ],
+)
+def test_options_that_say_nothing(cli_invoke, line, said):
+    assert said in cli_invoke("m.pt", *line.split(), exit_code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "said"),
+    [
+        (("--batch", "0"), TrainingError, "--batch: got 0, expected 1"),
+        (("--task", "segmentation"), TrainingError, "the task segmentation does not fit"),
+        (("--most-unreadable", "2"), Exception, "unreadable"),
+    ],
+)
+def test_wrong_values_are_one_line(cli_invoke, folder, tmp_path, line, error, said):
+    given = ("--spatial", "--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx", *line)
+    code = error.exit_code if error is not Exception else 23
+    stderr = cli_invoke(folder / "model.pt", *given, exit_code=code).stderr
+    assert said in stderr
+    assert "Traceback" not in stderr
+
+
+def test_too_few_images(cli_invoke, folder, tmp_path):
+    write_images(tmp_path / "few", 1, 1)
+    given = ("--spatial", "--data", tmp_path / "few", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
+    cli_invoke(folder / "model.pt", *given, exit_code=NoImagesError.exit_code)
