@@ -13,7 +13,7 @@ from vfconvert.data.restoration import RestorationTransform
 from vfconvert.data.synthetic import synthesise
 from vfconvert.data.tensors import Split, split_images, stacked
 from vfconvert.data.transforms import TrainTransform, Transform
-from vfconvert.errors import InputShapeError, PreprocessingError
+from vfconvert.errors import InputShapeError, NoImagesError, PreprocessingError
 from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
 from vfconvert.reporting.report import ImagesReport
@@ -63,6 +63,15 @@ class Images:
     labels: Tensor | None
     classes: int
     report: ImagesReport
+
+    def half(self, flag: str) -> int:
+        """How many of the images to judge by are chosen on; the others judge the result. Raises `NoImagesError`."""
+        if len(self.judging) < 2:
+            raise NoImagesError(
+                f"{flag} chooses on half of the images held out: got {len(self.judging)} of them, expected 2 or more; "
+                "give more images"
+            )
+        return len(self.judging) // 2
 
 
 def source_of(options: ConversionOptions, model: nn.Module) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from importlib.metadata import version
 
 from vfconvert.budget.candidates import KINDS
@@ -20,7 +19,7 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.describe import layer_rows
 from vfconvert.reporting.inspect_report import InspectReport
 from vfconvert.reporting.report import FileReport
-from vfconvert.version import __version__
+from vfconvert.version import versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnxruntime")
 
@@ -47,11 +46,7 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
     plan = Plan(decisions=table.kept)
     return InspectReport(
         command=options.command,
-        versions={
-            "vfconvert": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
-        },
+        versions=versions_of(_PACKAGES),
         seed=options.seed,
         device=str(prepared.device),
         input=FileReport(

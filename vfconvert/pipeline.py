@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from contextlib import ExitStack
 from dataclasses import replace
-from importlib.metadata import version
 
 from torch import Tensor, nn
 
@@ -14,7 +12,6 @@ from vfconvert.analysis.profile import profile
 from vfconvert.analysis.totals import Totals, measure, planned
 from vfconvert.budget.targets import allowed_by
 from vfconvert.delivery import Delivery, deliver
-from vfconvert.errors import NoImagesError
 from vfconvert.files import atomic_path
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
@@ -53,7 +50,7 @@ from vfconvert.reporting.report import (
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
 from vfconvert.tuning import Start, saved, shared, tune
-from vfconvert.version import __version__
+from vfconvert.version import __version__, versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
 
@@ -100,7 +97,7 @@ def _tuned(run: _Run, table: CostTable, watcher: Watcher | None) -> ConversionRe
             trained, run.training = tune(begun, prepared, options, ranks, watcher if ranks.first else None)
     if images is None:
         return None
-    run.plan, run.judged_from = begun.plan, max(run.judged_from, len(images.judging) // 2)
+    run.plan, run.judged_from = begun.plan, images.half("--epochs")
     if options.save_plan is not None:
         write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
     return _export(run, trained, images, table)
@@ -129,9 +126,18 @@ class _Run:
 
     def fit(self, plan: Plan, images: Images) -> Fitted:
         """The student of a plan."""
-        chosen = _fit_options(self, images)
+        chosen = self._fit_options(images)
         self.left_out = chosen.left_out if self.options.reconstruct else ""
         return compress(self.teacher, self.network, plan, images.calibration, chosen, self.progress)
+
+    def _fit_options(self, images: Images) -> FitOptions:
+        return FitOptions.within_budget(
+            macs=self.before.macs_executed,
+            reconstruct=self.options.reconstruct,
+            augmentation=Augmentation() if self.options.augment else Augmentation.none(),
+            seed=self.options.seed,
+            share=0.5 if images.report.source == "synthetic" else 1.0,
+        )
 
     def search(self, images: Images, costs: CostTable) -> Fitted | None:
         """Choose the plan by the targets; the student too, where plans were tried to the end."""
@@ -153,12 +159,7 @@ class _Run:
             check_something_converted(self.plan)
             return None
         tried: dict[Plan, Fitted] = {}
-        if len(images.judging) < 2:
-            raise NoImagesError(
-                f"--max-drop chooses on half of the images held out: got {len(images.judging)} of them, expected 2 or "
-                "more; give more images"
-            )
-        self.judged_from = len(images.judging) // 2
+        self.judged_from = images.half("--max-drop")
 
         def drop_of(plan: Plan) -> float:
             tried.clear()  # the last is the best, or is made again
@@ -213,11 +214,7 @@ class _Run:
         rows = layer_rows(self.plan, self.layers, student, unexplained, self.before)
         return ConversionReport(
             command=self.options.command,
-            versions={
-                "vfconvert": __version__,
-                "python": platform.python_version(),
-                **{name: version(name) for name in _PACKAGES},
-            },
+            versions=versions_of(_PACKAGES),
             seed=self.options.seed,
             device=str(self.device),
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
@@ -264,17 +261,6 @@ class _Run:
             self.latency,
             file,
         )
-
-
-def _fit_options(run: _Run, images: Images) -> FitOptions:
-    augmentation = Augmentation() if run.options.augment else Augmentation.none()
-    return FitOptions.within_budget(
-        macs=run.before.macs_executed,
-        reconstruct=run.options.reconstruct,
-        augmentation=augmentation,
-        seed=run.options.seed,
-        share=0.5 if images.report.source == "synthetic" else 1.0,
-    )
 
 
 def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> ConversionReport:

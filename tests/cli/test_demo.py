@@ -20,7 +20,7 @@ def hurried(monkeypatch):
     """The demo with one epoch of training and a conversion without reconstruction; what the pipeline was asked for."""
     asked = []
 
-    def hurry(options, progress):
+    def hurry(options, progress, watcher=None):
         asked.append(options)
         return convert(replace(options, reconstruct=False, calibration_images=64), progress)
 
@@ -62,7 +62,7 @@ def test_demo_converts_its_own_model_by_the_command_that_it_prints(cli_invoke, h
 
 
 def test_second_demo_says_what_it_uses_again_and_overwrites(cli_invoke, hurried, tmp_path, monkeypatch):
-    def stop(options, progress):
+    def stop(options, progress, watcher=None):
         raise FitError("far enough")
 
     assert demo_steps.prepare_images(tmp_path, seed=0) is True
