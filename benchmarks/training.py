@@ -41,6 +41,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.planning import make_plan
 from vfconvert.rewriting import rewrite
 from vfconvert.tasks.task import task_of
+from vfconvert.training import loop
 from vfconvert.training.job import Job
 from vfconvert.training.loop import train
 from vfconvert.training_options import TrainingOptions
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--early", type=int, default=0, help="validate every so many steps too")
+    parser.add_argument("--early", action="store_true", help="judge after 1, 5 and 20 % of the steps too")
     parser.add_argument("--most", type=int, default=0, help="train on so many images only (0: all)")
     parser.add_argument("--cache", type=Path, help="folder in which fitted networks are kept")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
@@ -136,8 +137,11 @@ def trained(
         seed=arguments.seed,
         device=device,
     )
+    steps = job.options.epochs * len(job.training)
+    early = {max(1, round(share * steps)) for share in (0.01, 0.05, 0.2)} if arguments.early else set()
+    loop._COUNTED = 1  # told of every step
     begun = perf_counter()
-    found = train(job, Printed())
+    found = train(job, Printed(job.student, early, Cifar(arguments.data / "cifar10-jpeg.zip").judging("held-out")))
     return found.model.cpu(), perf_counter() - begun
 
 
@@ -147,11 +151,20 @@ def cifar_example(pixels: np.ndarray) -> torch.Tensor:
 
 
 class Printed:
-    """A line for each validation, and one now and then between."""
+    """A line for each validation, one now and then between, and the accuracy after some steps."""
+
+    def __init__(self, student: nn.Module, early: set[int], judging: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self._student, self._early, self._judging = student, early, judging
 
     def step(self, step: int, steps: int, loss: float, rate: float, images_per_second: float) -> None:
         if step % 100 == 0:
             print(f"    {step}/{steps}: loss {loss:.4f}, rate {rate:.4f}, {images_per_second:.0f} images/s", flush=True)
+
+        if step in self._early:
+            modes = {module: module.training for module in self._student.modules()}
+            print(f"    {step / steps:.1%} of the run: {accuracy(self._student, *self._judging):.2f} %", flush=True)
+            for module, mode in modes.items():
+                module.training = mode
 
     def epoch(self, record: dict[str, float]) -> None:
         print("  " + ", ".join(f"{k} {v:.2f}" for k, v in record.items()), flush=True)

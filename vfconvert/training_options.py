@@ -33,7 +33,7 @@ class TrainingOptions:
 
     epochs: int = 0
     batch: int = 128
-    optimizer: str = "sgd"
+    optimizer: str = "adamw"
     rate: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -53,7 +53,7 @@ class TrainingOptions:
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
-    norms: str = "batch"
+    norms: str = "frozen"
     ema: float = 0.0
     patience: int = 0
     checkpoints: Path | None = None

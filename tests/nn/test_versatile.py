@@ -126,3 +126,33 @@ def test_versatile_refuses_an_illegal_spec():
 def test_repr_names_geometry_and_spec():
     text = repr(VersatileConv2d(ConvGeometry(in_channels=3, out_channels=8, kernel_size=(3, 3))))
     assert text == "VersatileConv2d(3, 8, kernel_size=(3, 3), crops 3x3 1x1)"
+
+
+@settings(max_examples=100)
+@given(cases())
+def test_mask_by_mask_is_the_same_with_gradients(case):
+    layer, x = case.layer, case.x.clone().requires_grad_()
+    twin, twin_x = copy.deepcopy(layer), case.x.clone().requires_grad_()
+    layer.compute_by_mask(True)
+    event(f"groups {layer.geometry.groups}")
+    output, expected = layer(x), twin(twin_x)
+    assert_close_enough(output, expected)
+    towards = torch.randn(expected.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    output.backward(towards)
+    expected.backward(towards)
+    assert_close_enough(x.grad, twin_x.grad)
+    for parameter, other in zip(layer.parameters(), twin.parameters(), strict=True):
+        assert_close_enough(parameter.grad, other.grad, tolerance=1e-10)
+    layer.compute_by_mask(False)
+    assert torch.equal(layer(x), twin(x))
+
+
+def test_meta_moved_outputs_are_seen_mask_by_mask():
+    layer = VersatileConv2d(ConvGeometry.of(nn.Conv2d(4, 8, 3, padding=1)))
+    x = torch.randn(2, 4, 6, 6)
+    before = layer(x)
+    layer.compute_by_mask(True)
+    torch.testing.assert_close(layer(x), before)
+    layer.rows.copy_(layer.rows.roll(1))
+    layer.compute_by_mask(True)
+    assert not torch.allclose(layer(x), before)

@@ -61,7 +61,7 @@ def job(
     folder: Path | None = None, *, student: nn.Module | None = None, ranks: Ranks | None = None, **given: Any
 ) -> Job:
     """Twenty-four steps of sixteen images, unless said otherwise."""
-    options = TrainingOptions(**{"epochs": 6, "batch": 16, "minutes": 0.0, "rate": 0.02} | given)
+    options = TrainingOptions(**{"epochs": 6, "batch": 16, "minutes": 0.0, "rate": 0.02, "optimizer": "sgd"} | given)
     ranks = ranks if ranks is not None else Ranks()
     teacher, examples, transform = network(1), Pictures(), TrainTransform(padding=1)
     example = torch.rand(16, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vfconvert.nn.by_mask import MaskParts, convolve_by_mask
 from vfconvert.ops.crops import crops_and_levels
 from vfconvert.ops.expand import default_rows, expand
 from vfconvert.specs import ConvGeometry, VersatileSpec
@@ -52,7 +53,15 @@ class VersatileConv2d(nn.Module):
         self.order: Tensor | None
         self.register_buffer("order", None)
         self.register_buffer("rows", default_rows(geometry, spec).to(device))
+        self._parts: MaskParts | None = None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def compute_by_mask(self, wanted: bool) -> None:
+        """Compute mask by mask from now on, as far as the layer can be; by its expanded weight, as at first, if not.
+
+        To be asked for again where `rows` have changed or moved.
+        """
+        self._parts = MaskParts.of(self.geometry, self.spec, self.rows) if wanted else None
 
     def expanded_weight(self) -> Tensor:
         """The weight `(N, C/G, kh, kw)` of the ordinary convolution that computes the same."""
@@ -71,6 +80,10 @@ class VersatileConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W) -> (B, N, H', W')`."""
         geometry = self.geometry
+        if self._parts is not None:
+            if self.order is not None:
+                x = x.index_select(1, self.order)
+            return convolve_by_mask(x, self._parts, geometry, self.weight, self.scale, self.bias)
         padding = geometry.padding
         if geometry.padding_mode != "zeros":
             x, padding = F.pad(x, geometry.padding_before, mode=geometry.padding_mode), (0, 0)

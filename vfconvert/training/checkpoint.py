@@ -27,7 +27,8 @@ _MOST_BYTES = 2**36
 class State:
     """All that the rest of a run depends on. `tensors` by dotted names; `step` is the next one, of `steps`.
 
-    `epochs` are the records so far; `slower` is what the rate is multiplied by since a roll-back.
+    `epochs` are the records so far; `best` is the metric of `best_epoch`, the last of equals, and `improved` the first
+    of them; `slower` is what the rate is multiplied by since a roll-back.
     """
 
     identity: Mapping[str, Any]
@@ -37,6 +38,7 @@ class State:
     losses: list[tuple[int, float]] = field(default_factory=list)
     best: float | None = None
     best_epoch: int = 0
+    improved: int = 0
     slower: float = 1.0
     seconds: float = 0.0
     notes: Mapping[str, Any] = field(default_factory=dict)

@@ -73,7 +73,7 @@ class _Run:
     def finished(self) -> bool:
         """Whether all steps are done, or no epoch has been better for too long."""
         state, patience = self._state, self._job.options.patience
-        since = len(state.epochs) - 1 - state.best_epoch
+        since = len(state.epochs) - 1 - state.improved
         return state.step >= state.steps or bool(patience and since >= patience)
 
     def begin(self, state: State | None) -> None:
@@ -134,6 +134,7 @@ class _Run:
         metrics = self._metrics(model)
         value = metrics[self._job.task.metrics[0]]
         if self._better(value):
+            state.improved = number if value != state.best else state.improved
             state.best, state.best_epoch = value, number
             self._best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         entry = {"epoch": number, "step": state.step, "seconds": round(self._seconds(), 1), **record, **metrics}
