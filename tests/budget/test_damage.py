@@ -169,3 +169,31 @@ def test_meta_the_damage_of_other_options_is_seen(harms: Harms, truth: list[floa
     predicted = [harm.damage for harm in harms["3"]]
     assert not orders(predicted[1:] + predicted[:1], truth)
     assert not orders([2 * damage for damage in sorted(predicted)], sorted(truth))
+
+
+def wide() -> nn.Sequential:
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 64, 3, padding=1)]
+    return nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.Linear(64 * 36, 3)).eval().requires_grad_(False)
+
+
+def off_by(monkeypatch: pytest.MonkeyPatch, outputs: int) -> float:
+    """How far the residuals of the wide layer are, in the mean, where only so many outputs are estimated."""
+    model, found = wide(), []
+    for most in (256, outputs):
+        monkeypatch.setattr("vfconvert.budget.damage._MOST_OUTPUTS", most)
+        found.append(measured(model)["3"])
+    for whole, sampled in zip(*found, strict=True):
+        assert (whole.kind, whole.spec) == (sampled.kind, sampled.spec)
+        assert sampled.products == pytest.approx(whole.products, rel=0.1)
+    off = [abs(b.unexplained / a.unexplained - 1) for a, b in zip(*found, strict=True) if a.unexplained > 0.01]
+    return sum(off) / len(off)
+
+
+def test_sample_of_the_outputs_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert off_by(monkeypatch, 48) < 0.1
+
+
+def test_meta_too_small_a_sample_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AssertionError, match="9216 == 6144"):  # products of the halved layer
+        off_by(monkeypatch, 2)
