@@ -64,13 +64,16 @@ def convert(
     writes and reports; the others return None. Raises the errors of `vfconvert.errors`.
     """
     check_plan_options(options)
+    ranks = Ranks.of_environment() if options.training.epochs and not options.dry_run else Ranks()
+    if options.device == "cuda" and ranks.world > 1:
+        options = replace(options, device=f"cuda:{ranks.local}")
     table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
     check_outputs(options)
     clock = Clock()
     prepared = prepare(options, clock)
     run = _Run(options, prepared, clock, progress)
     if options.training.epochs and not options.dry_run:
-        return _tuned(run, table, watcher)
+        return _tuned(run, ranks, table, watcher)
     images = run.images() if options.searches or not options.dry_run else None
     fitted = run.search(images, table) if options.searches and images is not None else None
     if options.save_plan is not None:
@@ -80,10 +83,9 @@ def convert(
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
-def _tuned(run: _Run, table: CostTable, watcher: Watcher | None) -> ConversionReport | None:
+def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> ConversionReport | None:
     """Fit, or take an earlier run over, train in all processes together, and export in the first."""
     options, prepared = run.options, run.prepared
-    ranks = Ranks.of_environment()
     with ranks.together(prepared.device):
         images = run.images() if ranks.first else None
         start = saved(prepared, options) if ranks.first else None

@@ -15,6 +15,7 @@ from vfconvert.data.batches import BatchStream
 from vfconvert.data.restoration import RestorationTransform
 from vfconvert.delivery import paths_of
 from vfconvert.errors import NoImagesError, TrainingError
+from vfconvert.files import check_writable
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.nn import VersatileConv2d
 from vfconvert.options import ConversionOptions
@@ -23,9 +24,10 @@ from vfconvert.planning import Plan
 from vfconvert.preparation import Prepared
 from vfconvert.reporting.report import TrainingReport
 from vfconvert.rewriting import rewrite
-from vfconvert.tasks.structure import varies
+from vfconvert.tasks.structure import main_tensor, varies
 from vfconvert.tasks.task import TargetsKind, Task, task_of
 from vfconvert.training.checkpoint import (
+    NAME,
     State,
     check_identity,
     from_bytes,
@@ -64,6 +66,7 @@ def saved(prepared: Prepared, options: ConversionOptions) -> Start | None:
     Raises `TrainingError` where its checkpoint is damaged, of another run, or there without `--resume`.
     """
     folder = folder_of(options)
+    check_writable(folder / NAME if folder.is_dir() else folder)  # before any work
     state = read_checkpoint(folder)
     if state is None:
         return None
@@ -186,10 +189,16 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
         "most_unreadable": training.most_unreadable,
     }
     whole = isinstance(transform, RestorationTransform)  # images of a restoration are of any size
+    task = _task(teacher, prepared, training.task, features, training.scale)
+    if training.label_weight and task.name == "distil":
+        raise TrainingError(
+            "--label-weight needs labels of the network's own classes, clean images or masks: give --data with a "
+            "subfolder for each class, or --target-data"
+        )
     return Job(
         teacher=teacher,
         student=start.fitted.model,
-        task=_task(teacher, prepared, training.task, features, training.scale),
+        task=task,
         training=BatchStream(examples, split.calibration, transform, batch=training.batch, seed=options.seed, **common),
         validation=BatchStream(
             examples,
@@ -218,8 +227,13 @@ def _task(
     teacher: nn.Module, prepared: Prepared, name: str | None, features: tuple[str, ...], scale: int | None
 ) -> Task:
     images, target = _some(prepared)
+    outputs = answers(teacher, images, features)
     kinds: dict[int | None, TargetsKind] = {None: "none", 0: "classes", 2: "masks", 3: "images"}
-    return task_of(name, answers(teacher, images, features), kinds[None if target is None else target.dim()], scale)
+    kind = kinds[None if target is None else target.dim()]
+    main, classes = main_tensor(outputs), prepared.source.examples.classes if prepared.source.examples else 0
+    if name is None and kind == "classes" and (main is None or main.dim() != 2 or main.shape[1] != classes):
+        kind = "none"  # subfolders that are not the network's classes are no labels of it
+    return task_of(name, outputs, kind, scale)
 
 
 @torch.no_grad()

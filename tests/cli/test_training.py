@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.cli.conftest import network, write_images
-from vfconvert.errors import NoImagesError, TrainingError, UntrustedModelError
+from vfconvert.errors import NoImagesError, TrainingError, UntrustedModelError, UnwritableOutputError
 from vfconvert.training.checkpoint import NAME
 
 FAST = ("--no-reconstruct", "--no-measure", "--batch", "16", "-q")
@@ -155,6 +155,26 @@ def test_flat_folders_are_trained_towards_the_teacher(cli_invoke, folder, tmp_pa
     cli_invoke(folder / "model.pt", *line, *FAST, "-o", tmp_path / "m.onnx", exit_code=0)
     training = json.loads((tmp_path / "r.json").read_text())["training"]
     assert (training["task"], training["metric"]) == ("distil", "agreement")
+
+
+def test_folders_that_are_not_the_networks_classes_are_no_labels(cli_invoke, folder, tmp_path):
+    for name in "ab":
+        write_images(tmp_path / "images" / name, 20, 3)
+    line = ("--spatial", "--data", tmp_path / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
+    cli_invoke(folder / "model.pt", *line, "--report", tmp_path / "r.json", exit_code=0)
+    assert json.loads((tmp_path / "r.json").read_text())["training"]["metric"] == "agreement"
+    more = ("--label-weight", 1, "--checkpoints", tmp_path / "other")
+    result = cli_invoke(folder / "model.pt", *line, *more, exit_code=TrainingError.exit_code)
+    assert "--label-weight needs labels of the network's own classes" in result.stderr
+
+
+def test_a_folder_that_takes_no_checkpoint_is_refused_before_any_work(cli_invoke, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("vfconvert.pipeline.compress", lambda *_: pytest.fail("fitted"))
+    (tmp_path / "file").write_text("")
+    line = ("--spatial", "--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
+    given = (*line, "--checkpoints", tmp_path / "file" / "below")
+    result = cli_invoke(folder / "model.pt", *given, exit_code=UnwritableOutputError.exit_code)
+    assert "is a file, expected a folder" in result.stderr
 
 
 def test_code_is_run_only_where_the_user_says_so(cli_invoke, folder, tmp_path, monkeypatch):
