@@ -32,6 +32,7 @@ ORDER = (
         "delivery",
         "outputs",
         "inspection",
+        "tuning_start",
         "tuning",
         "pipeline",
         "cli",

@@ -49,7 +49,8 @@ from vfconvert.reporting.report import (
 )
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
-from vfconvert.tuning import Start, saved, shared, tune
+from vfconvert.tuning import tune
+from vfconvert.tuning_start import Start, done, saved, shared
 from vfconvert.version import __version__, versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
@@ -88,21 +89,22 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
     options, prepared = run.options, run.prepared
     with ranks.together(prepared.device):
         images = run.images() if ranks.first else None
+        half = images.half("--epochs") if images is not None else 0
         start = saved(prepared, options) if ranks.first else None
         if images is not None and start is None:
             fitted = run.search(images, table) if options.searches else None
-            if fitted is None:
-                fitted = run.fit(run.plan, images)
-            start = Start(plan=run.plan, fitted=fitted, state=None)
+            start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
         begun = shared(start, prepared, options, ranks)
         with run.clock.stage("train"):
             trained, run.training = tune(begun, prepared, options, ranks, watcher if ranks.first else None)
     if images is None:
         return None
-    run.plan, run.judged_from = begun.plan, images.half("--epochs")
+    run.plan, run.judged_from = begun.plan, half
     if options.save_plan is not None:
         write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
-    return _export(run, trained, images, table)
+    report = _export(run, trained, images, table)
+    done(options)
+    return report
 
 
 class _Run:
@@ -114,12 +116,11 @@ class _Run:
         self.layers, self.before, self.example = prepared.layers, prepared.before, prepared.example
         self.plan, self.device, self.prepared = prepared.plan, prepared.device, prepared
         self.training: TrainingReport | None = None
-        self.left_out = ""
         self.forms: dict[str, str] = {}
         self.executed: dict[str, int] = {}
         self.latency: LatencyReport | None = None
         self.searched: Searched | None = None
-        self.judged_from = 0  # images held out before this one have helped to choose
+        self.left_out, self.judged_from = "", 0  # images held out before this one have helped to choose
 
     def images(self) -> Images:
         """Read or make them."""
@@ -153,9 +154,8 @@ class _Run:
             if options.costs is not None and costs.known > known and not options.dry_run:
                 costs.write(options.costs)
         if options.max_drop is None:
-            share_of = None
-            if timed_too:
-                share_of = timed_share(self.prepared.subject, self.example.cpu(), costs, options.threads)
+            whole = (self.prepared.subject, self.example.cpu(), costs, options.threads)
+            share_of = timed_share(*whole) if timed_too else None
             self.searched = search(found, options, size, share_of)
             self.plan = self.searched.plan
             check_something_converted(self.plan)

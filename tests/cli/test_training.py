@@ -55,7 +55,7 @@ def test_the_report_tells_the_training(run):
 
 def test_checkpoint_log_and_plan_are_beside_the_output(run):
     kept = run / "m.training"
-    assert {path.name for path in kept.iterdir()} == {NAME, "log.jsonl", "plan.json"}
+    assert {path.name for path in kept.iterdir()} == {NAME, "log.jsonl", "plan.json", "exported"}
     lines = [json.loads(line) for line in (kept / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if "epoch" in line] == [0, 1, 2]
     assert {"step", "loss", "rate", "images_per_second"} <= set(lines[-2])
@@ -121,9 +121,9 @@ _SLOWLY = """
 import sys, time
 from vfconvert.training import learner
 step = learner.Learner.step
-def slow(*arguments):
+def slow(*arguments, **keywords):
     time.sleep(0.15)
-    return step(*arguments)
+    return step(*arguments, **keywords)
 learner.Learner.step = slow
 from vfconvert.cli.main import main
 main(sys.argv[1:])

@@ -58,7 +58,12 @@ def network(seed: int) -> nn.Sequential:
 
 
 def job(
-    folder: Path | None = None, *, student: nn.Module | None = None, ranks: Ranks | None = None, **given: Any
+    folder: Path | None = None,
+    *,
+    student: nn.Module | None = None,
+    ranks: Ranks | None = None,
+    seed: int = 3,
+    **given: Any,
 ) -> Job:
     """Twenty-four steps of sixteen images, unless said otherwise."""
     options = TrainingOptions(**{"epochs": 6, "batch": 16, "minutes": 0.0, "rate": 0.02, "optimizer": "sgd"} | given)
@@ -70,13 +75,13 @@ def job(
         teacher=teacher,
         student=student if student is not None else network(2),
         task=task_of(None, teacher(example), "none"),
-        training=BatchStream(examples, range(64), transform, batch=options.batch, seed=3, **common),
+        training=BatchStream(examples, range(64), transform, batch=options.batch, seed=seed, **common),
         validation=BatchStream(
             examples, range(64, COUNT), transform, batch=8, seed=3, shuffle=False, train=False, **common
         ),
         options=options,
         example=example,
-        seed=3,
+        seed=seed,
         device=torch.device("cpu"),
         folder=folder,
         ranks=ranks,
@@ -96,7 +101,7 @@ class Kept:
 
     def step(self, step: int, steps: int, loss: float, rate: float, images_per_second: float) -> None:
         self.losses[step] = loss
-        if self._action is not None and step >= self._at:
+        if self._action is not None and step == self._at:
             self._action()
 
     def epoch(self, record: dict[str, Any]) -> None:

@@ -61,11 +61,11 @@ class Detector(nn.Module):
 
 def test_outputs_that_vary_in_size_are_replaced_by_features():
     teacher, student = Detector(1), Detector(2)
-    found = loss(teacher, student, features=("body.1",))
+    found = loss(teacher, student, features=("body.1",), vary=True)
     assert float(found.detach()) > 0.01
     assert found.requires_grad
     with pytest.raises(TrainingError, match="no features to match"):
-        loss(Detector(1), Detector(2), features=())
+        loss(Detector(1), Detector(2), features=(), vary=True)
 
 
 class Whole(nn.Module):

@@ -16,7 +16,7 @@ from vfconvert.errors import TrainingError
 from vfconvert.training.checkpoint import NAME, read_checkpoint
 from vfconvert.training.ranks import Ranks
 
-LONG = {"epochs": 40, "ema": 0.9}  # a hundred and sixty steps
+LONG = {"epochs": 120, "ema": 0.9}  # four hundred and eighty steps
 KILLS = 10
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -41,7 +41,7 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
             time.sleep(0.01)
         time.sleep(draw.uniform(0, 0.25))
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL
         steps.append(_step(broken))
     assert steps == sorted(steps)
     assert 0 <= steps[0] < steps[-1]

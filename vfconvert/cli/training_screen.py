@@ -26,7 +26,7 @@ class Screen:
         """The bar, or a line where there is none and some time has passed."""
         self._progress("fine-tune", step, steps)
         if self._first is None:
-            self._first = step
+            self._first, self._begun = step, time.monotonic()
         now = time.monotonic()
         if self._quiet or sys.stderr.isatty() or now - self._said < _SECONDS:
             return

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from vfconvert.errors import TrainingError
+from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import atomic_path
 
 NAME = "checkpoint.safetensors"
@@ -76,9 +76,14 @@ def from_bytes(content: bytes, where: str) -> State:
 
 def write_checkpoint(state: State, folder: Path) -> None:
     """Write the state into the folder, complete or not at all. Raises `UnwritableOutputError`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / NAME) as temporary:
-        temporary.write_bytes(to_bytes(state))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_path(folder / NAME) as temporary:
+            temporary.write_bytes(to_bytes(state))
+    except OSError as error:
+        raise UnwritableOutputError(
+            f"cannot write a checkpoint into {folder}: {error.strerror}; make room and --resume from the one before"
+        ) from error
 
 
 def read_checkpoint(folder: Path) -> State | None:

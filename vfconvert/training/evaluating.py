@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.data.batches import BatchStream
-from vfconvert.tasks.structure import varies
 from vfconvert.tasks.task import Task
 from vfconvert.training.objective import Features, autocast
 from vfconvert.training.ranks import Ranks
@@ -26,8 +25,12 @@ def evaluate(
     device: torch.device,
     precision: str,
     ranks: Ranks,
+    vary: bool = False,
 ) -> dict[str, float]:
-    """The task's metrics; the modes of the model's modules are put back. Teachers run where the task asks for them."""
+    """The task's metrics, of the outputs or, where these `vary` in size, of the outputs of the modules `features`.
+
+    The modes of the model's modules are put back. Teachers run where the task asks for them.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     meter = task.meter(device)
@@ -36,8 +39,8 @@ def evaluate(
             images = batch.images.to(device)
             targets = batch.targets.to(device) if batch.targets is not None else None
             with autocast(device, precision):
-                got = answers(model, images, features)
-                wanted = answers(teacher, images, features) if task.name == "distil" else None
+                got = answers(model, images, features if vary else ())
+                wanted = answers(teacher, images, features if vary else ()) if task.name == "distil" else None
             meter.update(got, wanted, targets)
     finally:
         for module, mode in modes.items():
@@ -48,10 +51,10 @@ def evaluate(
 
 
 def answers(model: nn.Module, images: Tensor, features: Sequence[str]) -> Any:
-    """The network's outputs; where these vary in size, the outputs of the modules `features` instead."""
+    """The network's outputs; of the modules `features` instead where there are any."""
     watched = Features(model, features)
     try:
         outputs = model(images.clone())  # a network may write into its input
     finally:
         watched.remove()
-    return dict(watched.values) if varies(outputs) else outputs
+    return dict(watched.values) if features else outputs

@@ -35,6 +35,7 @@ class Job:
     seed: int
     device: torch.device
     features: tuple[str, ...] = ()
+    vary: bool = False  # the teacher's outputs, in number: then features are matched in their place
     identity: Mapping[str, Any] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None

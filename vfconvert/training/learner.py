@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,13 +19,23 @@ from vfconvert.training.job import Job
 from vfconvert.training.norms import set_norms
 from vfconvert.training.objective import Objective
 from vfconvert.training.optimizing import Average, optimizer_of
-from vfconvert.training.signals import Signals
+from vfconvert.training.ranks import plain_norms
+from vfconvert.training.signals import KINDS, Signals
 
 _WIDE = 32  # channels from which a layer trains faster mask by mask
 
 
 class NotFiniteError(Exception):
     """A loss or gradient that is not finite; the weights are those from before the step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """What all processes agree on: the mean loss, whether a checkpoint is due, the signal that came to any (or 0)."""
+
+    loss: float
+    due: bool
+    signal: int
 
 
 class Learner:
@@ -39,11 +50,13 @@ class Learner:
             )
         self._job, self._options, self._signals = job, options, signals
         self._layout: Any = torch.channels_last if options.channels_last else torch.preserve_format
+        self.frozen = options.norms == "frozen"
         self.student, self.teacher = job.student.to(job.device), job.teacher
+        if not self.frozen:
+            self.student = job.ranks.with_shared_norms(self.student, job.device)
         if options.channels_last:
             self.student.to(memory_format=self._layout)
             self.teacher = copy.deepcopy(job.teacher).to(memory_format=self._layout)
-        self.frozen = options.norms == "frozen"
         self._average = Average(self.student, options.ema) if options.ema else None
         self._averaged = copy.deepcopy(self.student) if options.ema else None
         self._optimizer = optimizer_of(self.student, options)
@@ -58,12 +71,13 @@ class Learner:
             features=job.features,
             precision=options.precision,
             example=job.example.to(job.device),
+            vary=job.vary,
         )
         set_norms(self.student, frozen=self.frozen)
         set_forms(self.student, job.device)
         model = job.ranks.wrapped(self.student, job.device, frozen_norms=self.frozen)
         self._called: Any = torch.compile(model) if options.compile else model
-        self._scaler = torch.amp.GradScaler(job.device.type, enabled=options.precision == "fp16")
+        self._scaler = self._new_scaler(2.0**16)
 
     @property
     def judged(self) -> nn.Module:
@@ -73,8 +87,8 @@ class Learner:
         self._averaged.load_state_dict(self._average.values)
         return self._averaged
 
-    def step(self, batch: Batch, number: int, rate: float) -> float:
-        """One step, the `number`-th from 0; the mean loss over all processes.
+    def step(self, batch: Batch, number: int, rate: float, *, due: bool = False) -> Stepped:
+        """One step, the `number`-th from 0. `due`: the first process wants a checkpoint.
 
         Raises `NotFiniteError` in all processes, before any weight is changed, where one of them met such a number.
         """
@@ -87,8 +101,9 @@ class Learner:
         norm = nn.utils.clip_grad_norm_(self._parameters, options.clip or math.inf)
         scaled = bool(self._scaler.is_enabled())  # then steps of gradients that overflow are left out
         fine = math.isfinite(value := float(loss.detach())) and (scaled or math.isfinite(float(norm)))
-        told = torch.tensor([value, float(not fine), float(self._signals.number)], device=job.device)
-        total, bad, signal = job.ranks.sum(told).tolist()
+        came = [float(self._signals.number == kind) for kind in KINDS]
+        told = torch.tensor([value, float(not fine), float(due and job.ranks.first), *came], device=job.device)
+        total, bad, wanted, *signals = job.ranks.sum(told).tolist()
         if bad:
             raise NotFiniteError
         for group in self._optimizer.param_groups:
@@ -98,9 +113,8 @@ class Learner:
         self._optimizer.zero_grad(set_to_none=True)
         if self._average is not None:
             self._average.update(self.student, number + 1)
-        if signal and not self._signals.number:
-            self._signals.number = round(signal / job.ranks.world)  # another process was told to stop
-        return float(total) / job.ranks.world
+        number_of = next((kind for kind, count in zip(KINDS, signals, strict=True) if count), 0)
+        return Stepped(float(total) / job.ranks.world, bool(wanted), number_of)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that further steps depend on, copied, by dotted names."""
@@ -109,6 +123,7 @@ class Learner:
             found |= {f"average.{name}": tensor for name, tensor in self._average.values.items()}
         found |= optimizer_tensors(self._optimizer)
         found["random"] = torch.get_rng_state()
+        found["scale"] = torch.tensor(self._scaler.get_scale(), dtype=torch.float64)
         return {name: tensor.detach().cpu().clone() for name, tensor in found.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -118,7 +133,12 @@ class Learner:
         if self._average is not None:
             self._average.values = {k: t.to(self._job.device) for k, t in part(tensors, "average").items()}
         load_optimizer(self._optimizer, tensors)
+        self._scaler = self._new_scaler(float(tensors["scale"]))  # one that has met a number not finite is stuck
         torch.set_rng_state(tensors["random"])
+
+    def _new_scaler(self, scale: float) -> torch.amp.GradScaler:
+        enabled = self._options.precision == "fp16"
+        return torch.amp.GradScaler(self._job.device.type, init_scale=max(scale, 1.0), enabled=enabled)
 
     def leave(self) -> None:
         """The student in evaluation, no gradient asked for or held."""
@@ -127,7 +147,7 @@ class Learner:
         for module in self.student.modules():
             if isinstance(module, VersatileConv2d):
                 module.compute_by_mask(False)
-        self.student.eval().requires_grad_(False)
+        self.student = plain_norms(self.student).eval().requires_grad_(False)
 
 
 def set_forms(student: nn.Module, device: torch.device) -> None:

@@ -56,12 +56,15 @@ def train(job: Job, watcher: Watcher | None = None, state: State | None = None) 
             run.begin(state)
             while not run.finished:
                 run.epoch()
-        return run.end()
+        trained = run.end()
+        if signals.number:  # after the last step: nothing is left for the others to agree on
+            run.stop(signals.number)
+        return trained
 
 
 class _Run:
     def __init__(self, job: Job, watcher: Watcher, signals: Signals) -> None:
-        self._job, self._watcher, self._signals = job, watcher, signals
+        self._job, self._watcher = job, watcher
         self.learner = Learner(job, signals)
         self._per_epoch = len(job.training)
         steps = job.options.epochs * self._per_epoch
@@ -88,14 +91,16 @@ class _Run:
     def epoch(self) -> None:
         """What is left of the epoch in which the next step lies, and its validation."""
         state, (number, at) = self._state, divmod(self._state.step, self._per_epoch)
-        total, counted, clock = 0.0, 0, time.monotonic()
+        total, counted, clock, signal = 0.0, 0, time.monotonic(), 0
         for batch in self._job.training.epoch(number, at):
             rate = self._rate(state.step)
+            due = time.monotonic() - self._written >= 60 * self._job.options.minutes
             try:
-                loss = self.learner.step(batch, state.step, rate)
+                stepped = self.learner.step(batch, state.step, rate, due=due)
             except NotFiniteError:
                 self._roll_back(batch)
                 return
+            loss, signal = stepped.loss, stepped.signal
             state.step, total, counted = state.step + 1, total + loss, counted + 1
             last = state.step % self._per_epoch == 0
             if state.step % max(1, state.steps // _CURVE) == 0:
@@ -103,11 +108,10 @@ class _Run:
             if state.step % _COUNTED == 0 or last:
                 speed = counted * self._job.options.batch / max(time.monotonic() - clock, 1e-9)
                 self._watcher.step(state.step, state.steps, loss, rate, speed)
-            due = time.monotonic() - self._written >= 60 * self._job.options.minutes
-            if not last and (due or self._signals.number):
-                self._keep()
+            if not last and (stepped.due or signal):
+                self._keep(signal)
         self._validate(number + 1, {"loss": total / counted} if counted else {})
-        self._keep()
+        self._keep(signal)
 
     def end(self) -> Trained:
         """The student with its best weights, norms estimated anew where that is better."""
@@ -159,6 +163,7 @@ class _Run:
             device=job.device,
             precision=job.options.precision,
             ranks=job.ranks,
+            vary=job.vary,
         )
 
     def _try_estimated_norms(self) -> bool:
@@ -175,17 +180,22 @@ class _Run:
         student.load_state_dict(self._best)
         return False
 
-    def _keep(self) -> None:
-        """Remember the state, on disk too; stop here where a signal came."""
+    def _keep(self, signal: int = 0) -> None:
+        """Remember the state, on disk too; stop here where all processes know of a signal."""
         self._good = self._captured()
         folder = self._job.folder
         if folder is not None and self._job.ranks.first:
             write_checkpoint(self._good, folder)
         self._written = time.monotonic()
-        if self._signals.number:
-            where = f"step {self._state.step} of {self._state.steps}"
-            on = f"; give the same command with --resume to go on from {folder}" if folder is not None else ""
-            raise TrainingInterrupted(f"Stopped at {where}{on}.", self._signals.number)
+        if signal:
+            self.stop(signal)
+
+    def stop(self, signal: int) -> None:
+        """Raise `TrainingInterrupted`, with how to go on."""
+        folder = self._job.folder
+        where = f"step {self._state.step} of {self._state.steps}"
+        on = f"; give the same command with --resume to go on from {folder}" if folder is not None else ""
+        raise TrainingInterrupted(f"Stopped at {where}{on}.", signal)
 
     def _roll_back(self, batch: Batch) -> None:
         """Back to the last good state, slower; the second time it is an error."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.errors import TrainingError
-from vfconvert.tasks.structure import distillation_loss, full_precision, sizes_of, varies
+from vfconvert.tasks.structure import distillation_loss, full_precision, sizes_of
 from vfconvert.tasks.task import Task
 
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,10 +57,12 @@ class Objective:
         features: Sequence[str],
         precision: str,
         example: Tensor,
+        vary: bool = False,
     ) -> None:
         """`features` are the modules whose outputs are matched where `feature_weight` or outputs that vary ask for.
 
-        `example` `(N, C, H, W)` are images that settle in what units errors are counted.
+        `example` `(N, C, H, W)` are images that settle in what units errors are counted; `vary` says of the teacher's
+        outputs what `vfconvert.tasks.structure.varies` tells of them, for all batches.
         """
         self._teacher, self._task = teacher, task
         self._temperature, self._precision = temperature, precision
@@ -68,7 +70,8 @@ class Objective:
         self._theirs, self._ours = Features(teacher, features), Features(student, features)
         with torch.no_grad():
             wanted = teacher(example.clone())
-        self._sizes = {} if varies(wanted) else sizes_of(wanted, pixelwise=task.pixelwise)
+        self._vary = vary
+        self._sizes = {} if vary else sizes_of(wanted, pixelwise=task.pixelwise)
         self._variances = {name: _variance(values) for name, values in self._theirs.values.items()}
 
     @contextmanager
@@ -86,7 +89,7 @@ class Objective:
             wanted = self._teacher(images.clone())  # a network may write into its input
         with autocast(images.device, self._precision):
             got = student(images)
-        vary = varies(wanted)
+        vary = self._vary
         total = torch.zeros((), device=images.device)
         if not vary:
             total = total + distillation_loss(

@@ -16,6 +16,8 @@ from vfconvert.errors import TrainingError
 
 _PATIENCE = timedelta(hours=24)  # for the first process, which fits the network while the others wait
 
+_LOST = ("Connection closed", "Connection reset", "connection", "NCCL", "Gloo", "gloo")
+
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
@@ -53,6 +55,10 @@ class Ranks:
         distributed.init_process_group(backend, timeout=_PATIENCE)
         try:
             yield
+        except RuntimeError as error:
+            if self.first or not any(word in str(error) for word in _LOST):
+                raise
+            raise TrainingError("another process has stopped, and with it this one; see what that one says") from error
         finally:
             distributed.destroy_process_group()
 
@@ -74,14 +80,32 @@ class Ranks:
         distributed.broadcast(held, 0)
         return held.cpu().numpy().tobytes()
 
-    def wrapped(self, model: nn.Module, device: torch.device, *, frozen_norms: bool) -> nn.Module:
-        """The model as it is to be called in training: gradients are averaged over all processes.
+    def with_shared_norms(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """The model with statistics of the whole batch on CUDA; elsewhere those of the first process's share count."""
+        if self.world == 1 or device.type != "cuda":
+            return model
+        found: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return found
 
-        Statistics of norms are those of the whole batch on CUDA, of the first process's share elsewhere.
-        """
+    def wrapped(self, model: nn.Module, device: torch.device, *, frozen_norms: bool) -> nn.Module:
+        """The model as it is to be called in training: gradients are averaged over all processes."""
         if self.world == 1:
             return model
-        if device.type == "cuda" and not frozen_norms:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         places = [device.index] if device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=places, broadcast_buffers=not frozen_norms)
+        # heads for training alone are never called
+        return DistributedDataParallel(
+            model, device_ids=places, broadcast_buffers=not frozen_norms, find_unused_parameters=True
+        )
+
+
+def plain_norms(model: nn.Module) -> nn.Module:
+    """The model with its own BatchNorms where these had statistics shared by processes; changed in place."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.SyncBatchNorm):
+                plain = nn.BatchNorm2d(
+                    child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+                ).to(next(child.buffers()).device)
+                plain.load_state_dict(child.state_dict())
+                setattr(module, name, plain)
+    return model

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+KINDS = (int(signal.SIGINT), int(signal.SIGTERM))
+
 
 class TrainingInterrupted(KeyboardInterrupt):
     """A run stopped by a signal after its checkpoint was written; the message says how to go on."""
@@ -30,8 +32,7 @@ class Signals:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in kinds}
+        before: dict[int, Any] = {kind: signal.getsignal(kind) for kind in KINDS}
 
         def put_back() -> None:
             for each, handler in before.items():
@@ -41,7 +42,7 @@ class Signals:
             self.number = number
             put_back()
 
-        for each in kinds:
+        for each in KINDS:
             signal.signal(each, note)
         try:
             yield self
