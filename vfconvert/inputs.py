@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,7 +15,7 @@ from vfconvert.data.restoration import RestorationTransform
 from vfconvert.data.synthetic import synthesise
 from vfconvert.data.tensors import Split, split_images, stacked
 from vfconvert.data.transforms import TrainTransform, Transform
-from vfconvert.errors import InputShapeError, NoImagesError, PreprocessingError
+from vfconvert.errors import InputShapeError, NoImagesError, PreprocessingError, UnreadableImageError
 from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
 from vfconvert.reporting.report import ImagesReport
@@ -21,6 +23,7 @@ from vfconvert.reporting.report import ImagesReport
 Shape = tuple[int, int, int]
 
 _DEFAULT_SIDE = 224
+_FEW = 64  # images of which one is sure to be readable
 _HELD_OUT_BYTES = 512 * 2**20  # images held out to judge by are kept in memory
 _SYNTHETIC_NUMBERS = 16 * 3 * 224 * 224  # numbers in all synthetic images: 16 of ImageNet's size, each dear to make
 
@@ -41,6 +44,25 @@ class Source:
         patches = isinstance(self.transform, RestorationTransform) and self.transform.patch is not None
         # Whole images of a restoration differ in size, so that parts of them stand for all.
         return self.transform(*self.examples.read(index), index, patches)[0]
+
+    def readable(self, indices: Sequence[int], most: float) -> tuple[int, ...]:
+        """Those of the images that can be decoded. Raises `UnreadableImageError` where more than `most` of all cannot."""
+
+        def reason(index: int) -> str | None:
+            try:
+                self.read(index)
+            except UnreadableImageError as error:
+                return str(error)
+            return None
+
+        with ThreadPoolExecutor() as pool:
+            reasons = dict(zip(indices, pool.map(reason, indices), strict=True))
+        wrong = [said for said in reasons.values() if said is not None]
+        if len(wrong) > most * len(self.examples or ()):
+            raise UnreadableImageError(
+                f"{len(wrong)} image(s) cannot be decoded, more than {most:.3g} of all: {wrong[0]}"
+            )
+        return tuple(index for index, said in reasons.items() if said is None)
 
     def split(self, options: ConversionOptions, calibration: int) -> Split:
         """Which images are held out to judge by, and so many of the others."""
@@ -101,7 +123,8 @@ def source_of(options: ConversionOptions, model: nn.Module) -> Source:
             scale=training.scale or 1, patch=training.patch, flip=training.flip, preprocessing=preprocessing
         )
     source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=preprocessing.describe())
-    shape = source.read(0).shape
+    few = range(min(len(examples), _FEW))
+    shape = source.read(source.readable(few, training.most_unreadable)[0] if training.epochs else 0).shape
     found = (shape[0], shape[1], shape[2])
     if options.input_shape not in (None, found):
         raise InputShapeError(
@@ -116,6 +139,11 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
     if examples is None:
         return _synthetic(source.shape, options, model, progress)
     split = source.split(options, options.calibration_images)
+    if options.training.epochs:  # what is left out there is told, and does not end hours of work
+        most = options.training.most_unreadable
+        split = Split(
+            calibration=source.readable(split.calibration, most), held_out=source.readable(split.held_out, most)
+        )
     chosen = (*split.calibration, *split.held_out)
     tensors = stacked(
         len(chosen), lambda number: source.read(chosen[number]), lambda number: examples.name(chosen[number]), progress

@@ -161,9 +161,9 @@ def _some(prepared: Prepared) -> tuple[Tensor, Tensor | None]:
     source = prepared.source
     if source.examples is None or source.transform is None:
         raise ValueError("there are no images to read")
-    target = source.transform(*source.examples.read(0), 0, False)[1]
-    count = min(_SHOWN, len(source.examples))
-    return torch.stack([source.read(index) for index in range(count)]).to(prepared.device), target
+    indices = source.readable(range(min(len(source.examples), 4 * _SHOWN)), 1.0)[:_SHOWN]
+    target = source.transform(*source.examples.read(indices[0]), 0, False)[1]
+    return torch.stack([source.read(index) for index in indices]).to(prepared.device), target
 
 
 def _report(job: Job, trained: Trained, begun: int) -> TrainingReport:

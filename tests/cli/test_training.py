@@ -12,7 +12,13 @@ import pytest
 import torch
 
 from tests.cli.conftest import network, write_images
-from vfconvert.errors import NoImagesError, TrainingError, UntrustedModelError, UnwritableOutputError
+from vfconvert.errors import (
+    NoImagesError,
+    TrainingError,
+    UnreadableImageError,
+    UntrustedModelError,
+    UnwritableOutputError,
+)
 from vfconvert.training.checkpoint import NAME
 
 FAST = ("--no-reconstruct", "--no-measure", "--batch", "16", "-q")
@@ -166,6 +172,23 @@ def test_folders_that_are_not_the_networks_classes_are_no_labels(cli_invoke, fol
     more = ("--label-weight", 1, "--checkpoints", tmp_path / "other")
     result = cli_invoke(folder / "model.pt", *line, *more, exit_code=TrainingError.exit_code)
     assert "--label-weight needs labels of the network's own classes" in result.stderr
+
+
+def test_images_that_cannot_be_decoded_are_skipped_and_named(cli_invoke, folder, tmp_path):
+    for seed, name in enumerate("abc"):
+        write_images(tmp_path / "images" / name, 20, seed)
+    bad = sorted((tmp_path / "images").rglob("*.png"))[::20]  # the first of all among them
+    for path in bad:
+        path.write_bytes(b"no picture")
+    line = ("--spatial", "--data", tmp_path / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
+    more = ("--most-unreadable", 0.1, "--report", tmp_path / "r.json")
+    cli_invoke(folder / "model.pt", *line, *more, exit_code=0)
+    training = json.loads((tmp_path / "r.json").read_text())["training"]
+    assert training["unreadable"]
+    assert set(training["unreadable"]) <= {path.relative_to(tmp_path / "images").as_posix() for path in bad}
+    other = ("--checkpoints", tmp_path / "other")
+    stderr = cli_invoke(folder / "model.pt", *line, *other, exit_code=UnreadableImageError.exit_code).stderr
+    assert "cannot be decoded, more than 0.01 of all" in stderr
 
 
 def test_a_folder_that_takes_no_checkpoint_is_refused_before_any_work(cli_invoke, folder, tmp_path, monkeypatch):
