@@ -46,7 +46,7 @@ class Source:
         return self.transform(*self.examples.read(index), index, patches)[0]
 
     def readable(self, indices: Sequence[int], most: float) -> tuple[int, ...]:
-        """Those of the images that can be decoded. Raises `UnreadableImageError` where more than `most` of all cannot."""
+        """The images that can be decoded. Raises `UnreadableImageError` where more than `most` of all cannot."""
 
         def reason(index: int) -> str | None:
             try:
