@@ -194,12 +194,12 @@ def warnings_of(
         sentences.append(
             f"the converted network agrees with the original on {percent(found.value)} of the images, below "
             f"{ENOUGH_AGREEMENT:.0%}: convert fewer layers (--exclude, or --spatial alone), give more "
-            "--calibration-images, or fine-tune the result before use"
+            "--calibration-images, or fine-tune it (--epochs)"
         )
     if found is not None and found.measure != "top-1 agreement" and not found.relative_error <= ENOUGH_RELATIVE_ERROR:
         sentences.append(
             f"the outputs differ from the original's by {percent(found.relative_error)} of their size: convert fewer "
-            "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune the result before use"
+            "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune it (--epochs)"
         )
     if images is not None and images.source == "synthetic":
         sentences.append(
@@ -210,7 +210,7 @@ def warnings_of(
     if change is not None and not change <= ENOUGH_RELATIVE_CHANGE:
         sentences.append(
             f"what the network changes in its input differs from the original's by {percent(change)} of its size: "
-            "convert fewer layers, give more --calibration-images, or fine-tune the result before use"
+            "convert fewer layers, give more --calibration-images, or fine-tune it (--epochs)"
         )
     grouped = [d.layer for d in plan.converted if d.spec.is_group_convolution(d.geometry)]
     if grouped:
