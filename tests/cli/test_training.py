@@ -97,12 +97,12 @@ def test_another_run_does_not_go_on_from_it(cli_invoke, folder, run, tmp_path, l
 
 def command(folder, out, *more):
     line = ("--spatial", "--data", folder / "images", "--epochs", 2, "-o", out / "m.onnx", *FAST, *more)
-    return ["vfconvert", str(folder / "model.pt"), *map(str, line)]
+    return [sys.executable, "-m", "vfconvert", str(folder / "model.pt"), *map(str, line)]
 
 
 def test_sigterm_leaves_a_checkpoint_and_resume_ends_with_the_same_file(folder, run, tmp_path):
     """Slow steps: the signal comes while the run is at work."""
-    program = [sys.executable, "-c", _SLOWLY, *command(folder, tmp_path, "--checkpoint-minutes", "0")[1:]]
+    program = [sys.executable, "-c", _SLOWLY, *command(folder, tmp_path, "--checkpoint-minutes", "0")[3:]]
     process = subprocess.Popen(program, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     while not (tmp_path / "m.training" / NAME).exists() and process.poll() is None:
         time.sleep(0.05)
@@ -147,7 +147,7 @@ def test_two_processes_write_one_file(folder, tmp_path):
         "-m",
         "vfconvert",
     ]
-    line = command(folder, tmp_path, "--report", tmp_path / "r.json")[1:]
+    line = command(folder, tmp_path, "--report", tmp_path / "r.json")[3:]
     ran = subprocess.run([*torchrun, *line], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.split() == [str(tmp_path / "m.onnx")]
