@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from vfconvert.tasks.task import TargetsKind, Task, task_of
 from vfconvert.training.evaluating import answers
 from vfconvert.training.job import Job
 from vfconvert.training.loop import Trained, train
+from vfconvert.training.objective import Features
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Log, Silent, Watcher
+from vfconvert.training_options import TrainingOptions
 from vfconvert.tuning_start import DONE, PLAN, Start, folder_of, identity_of
 
 _SHOWN = 16  # images that tell what a network returns
@@ -90,7 +92,12 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
     split = source.split(options, len(examples))
     chosen = split.held_out[: max(1, len(split.held_out) // 2)]  # the other half judges the result
     teacher = prepared.teacher
-    features = tuple(decision.norm or decision.layer for decision in start.plan.converted)
+    images, target = _some(prepared)
+    with torch.no_grad():
+        vary = varies(teacher(images.clone()))
+        layers = tuple(decision.norm or decision.layer for decision in start.plan.converted)
+        features = _per_image(teacher, images, layers) if training.feature_weight or vary else ()
+        task = _task(answers(teacher, images, features if vary else ()), target, prepared, training)
     common: dict[str, Any] = {
         "workers": training.workers,
         "rank": ranks.rank,
@@ -98,8 +105,6 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
         "most_unreadable": training.most_unreadable,
     }
     whole = isinstance(transform, RestorationTransform)  # images of a restoration are of any size
-    vary = _vary(teacher, prepared)
-    task = _task(teacher, prepared, training.task, features, training.scale)
     if training.label_weight and task.name == "distil":
         raise TrainingError(
             "--label-weight needs labels of the network's own classes, clean images or masks: give --data with a "
@@ -121,10 +126,10 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
             **common,
         ),
         options=training,
-        example=_some(prepared)[0],
+        example=images,
         seed=options.seed,
         device=prepared.device,
-        features=features if training.feature_weight or vary else (),
+        features=features,
         vary=vary,
         identity=identity_of(prepared, options),
         notes={"unexplained": start.fitted.unexplained, "seconds": start.fitted.seconds},
@@ -133,27 +138,35 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
     )
 
 
-@torch.no_grad()
-def _task(
-    teacher: nn.Module, prepared: Prepared, name: str | None, features: tuple[str, ...], scale: int | None
-) -> Task:
-    images, target = _some(prepared)
-    outputs = answers(teacher, images, features if varies(teacher(images.clone())) else ())
+def _task(outputs: Any, target: Tensor | None, prepared: Prepared, training: TrainingOptions) -> Task:
     kinds: dict[int | None, TargetsKind] = {None: "none", 0: "classes", 2: "masks", 3: "images"}
     kind = kinds[None if target is None else target.dim()]
     main, classes = main_tensor(outputs), prepared.source.examples.classes if prepared.source.examples else 0
-    if name is None and kind == "classes" and (main is None or main.dim() != 2 or main.shape[1] != classes):
+    if training.task is None and kind == "classes" and (main is None or main.dim() != 2 or main.shape[1] != classes):
         kind = "none"  # subfolders that are not the network's classes are no labels of it
     prepared_as = getattr(prepared.source.transform, "preprocessing", None)
     mean, std = (getattr(prepared_as, key, None) for key in ("mean", "std"))
     if (mean is None) != (std is None):
         mean, std = mean or (0.0,) * len(std or ()), std or (1.0,) * len(mean or ())
-    return task_of(name, outputs, kind, scale, mean=mean, std=std)
+    return task_of(training.task, outputs, kind, training.scale, mean=mean, std=std)
 
 
-@torch.no_grad()
-def _vary(teacher: nn.Module, prepared: Prepared) -> bool:
-    return varies(teacher(_some(prepared)[0]))
+def _per_image(teacher: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the modules whose output has a row for each image; others see regions that the network finds.
+
+    Raises `TrainingError` where there is none.
+    """
+    watched = Features(teacher, names)
+    try:
+        teacher(images.clone())
+    finally:
+        watched.remove()
+    found = tuple(name for name in names if name in watched.values and len(watched.values[name]) == len(images))
+    if not found:
+        raise TrainingError(
+            "no converted layer sees whole images, so no features can be matched; leave --feature-weight out"
+        )
+    return found
 
 
 def _some(prepared: Prepared) -> tuple[Tensor, Tensor | None]:
