@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from vfconvert.data.decoding import decode_image
 from vfconvert.data.preprocessing import Preprocessing
-from vfconvert.errors import NoImagesError, PreprocessingError, UnreadableImageError
+from vfconvert.errors import NoImagesError, PreprocessingError
 from vfconvert.progress import Progress, no_progress
 
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.2, 2_000
@@ -75,7 +75,12 @@ def load_images(paths: Sequence[Path], preprocessing: Preprocessing, progress: P
     """
     if not paths:
         raise NoImagesError("no images to read: got an empty list of files")
-    return stacked(len(paths), lambda index: _read(paths[index], preprocessing), lambda i: str(paths[i]), progress)
+    return stacked(
+        len(paths),
+        lambda index: preprocessing(decode_image(paths[index], str(paths[index]))),
+        lambda i: str(paths[i]),
+        progress,
+    )
 
 
 def stacked(
@@ -107,18 +112,6 @@ def stacked(
             pool.shutdown(cancel_futures=True)
             raise
     return images
-
-
-def _read(path: Path, preprocessing: Preprocessing) -> Tensor:
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except (
-        Exception
-    ) as error:  # decoders raise whatever a damaged file provokes in them: OSError, SyntaxError, struct's
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise UnreadableImageError(f"cannot decode the image {path}: {reason}; replace or remove it") from error
-    return preprocessing(image)
 
 
 def _size(image: Tensor) -> str:
