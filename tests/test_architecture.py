@@ -12,7 +12,8 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "version", "progress", "silence", "specs", "overrides", "targets", "training_options", "options"),
+    *("errors", "user_code", "version", "progress", "silence"),
+    *("specs", "overrides", "targets", "training_options", "options"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),

@@ -6,6 +6,8 @@ are taken: 0 success, 1 an internal error, 2 a wrong command line (click's own).
 
 from __future__ import annotations
 
+_LONGEST = 160  # characters of another library's message
+
 
 class VfconvertError(Exception):
     """Base of the family; `exit_code` is what the command line returns for it."""
@@ -161,3 +163,10 @@ class TrainingError(VfconvertError):
     """Fine-tuning cannot begin or go on: outputs, labels, the task or a setting do not go together."""
 
     exit_code = 34
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a foreign error's message, printable and shortened, or its type where there is none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    line = "".join(letter if letter.isprintable() else "?" for letter in lines[0])
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"

@@ -77,23 +77,25 @@ class Source:
 class Images:
     """`calibration` and `judging` `(N, C, H, W)`; where both came from.
 
-    `labels` of the latter, if known, are numbers below `classes`.
+    `labels` of the latter, if known, are numbers below `classes`. Its first `choosing` help to choose where something
+    is chosen; the others judge.
     """
 
     calibration: Tensor
     judging: Tensor
     labels: Tensor | None
     classes: int
+    choosing: int
     report: ImagesReport
 
     def half(self, flag: str) -> int:
         """How many of the images to judge by are chosen on; the others judge the result. Raises `NoImagesError`."""
-        if len(self.judging) < 2:
+        if not 0 < self.choosing < len(self.judging):
             raise NoImagesError(
                 f"{flag} chooses on half of the images held out: got {len(self.judging)} of them, expected 2 or more; "
                 "give more images"
             )
-        return len(self.judging) // 2
+        return self.choosing
 
 
 def source_of(options: ConversionOptions, model: nn.Module) -> Source:
@@ -139,11 +141,13 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
     if examples is None:
         return _synthetic(source.shape, options, model, progress)
     split = source.split(options, options.calibration_images)
+    choosing = split.choosing
     if options.training.epochs:  # what is left out there is told, and does not end hours of work
         most = options.training.most_unreadable
         split = Split(
             calibration=source.readable(split.calibration, most), held_out=source.readable(split.held_out, most)
         )
+        choosing = tuple(index for index in split.held_out if index in set(choosing))
     chosen = (*split.calibration, *split.held_out)
     tensors = stacked(
         len(chosen), lambda number: source.read(chosen[number]), lambda number: examples.name(chosen[number]), progress
@@ -155,6 +159,7 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
         judging=tensors[fitting:],
         labels=torch.tensor([known[index] for index in split.held_out]) if known is not None else None,
         classes=examples.classes,
+        choosing=len(choosing),
         report=ImagesReport(
             source=examples.root,
             method=f"a random draw of {len(examples):,} images{_unused(examples)}",
@@ -192,6 +197,7 @@ def _synthetic(shape: Shape, options: ConversionOptions, model: nn.Module, progr
         judging=made.images[count:],
         labels=None,
         classes=0,
+        choosing=judged // 2,
         report=ImagesReport(
             source="synthetic", method=made.method, calibration=count, held_out=0, preprocessing="none"
         ),

@@ -90,7 +90,6 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
     if examples is None or transform is None:
         raise NoImagesError("--epochs trains on images: give --data; synthetic ones are too few to train on")
     split = source.split(options, len(examples))
-    chosen = split.held_out[: max(1, len(split.held_out) // 2)]  # the other half judges the result
     teacher = prepared.teacher
     images, target = _some(prepared)
     with torch.no_grad():
@@ -117,7 +116,7 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
         training=BatchStream(examples, split.calibration, transform, batch=training.batch, seed=options.seed, **common),
         validation=BatchStream(
             examples,
-            chosen,
+            split.choosing,
             transform,
             batch=ranks.world if whole else training.batch,
             seed=options.seed,

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from vfconvert.data.decoding import first_line
 from vfconvert.data.examples import Examples
 from vfconvert.data.tensors import split_images
 from vfconvert.data.transforms import Transform
@@ -27,6 +26,7 @@ from vfconvert.errors import (
     PreprocessingError,
     UnreadableImageError,
     VfconvertError,
+    first_line,
 )
 
 _T = TypeVar("_T")

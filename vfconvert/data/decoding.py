@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from PIL import Image
 
-from vfconvert.errors import UnreadableImageError
+from vfconvert.errors import UnreadableImageError, first_line
 
 
 def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
@@ -28,8 +28,3 @@ def decode_image(source: Path | BinaryIO, name: str) -> Image.Image:
             f"cannot decode the image {name}: {first_line(error)}; replace or remove it"
         ) from error
     return image
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its type where it says nothing."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

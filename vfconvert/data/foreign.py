@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import importlib.util
 import inspect
 import operator
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -20,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import datasets
 
-from vfconvert.data.decoding import first_line
-from vfconvert.errors import NoImagesError, UnreadableImageError
+from vfconvert.errors import NoImagesError, UnreadableImageError, first_line
+from vfconvert.user_code import import_file, modules_beside
 
 _PARTS = ("train", "test", "val")
 _DECIDED = frozenset({"self", "root", "transform", "target_transform", "transforms", "download", "loader"})
@@ -180,43 +175,20 @@ def user_examples(where: str) -> DatasetExamples:
     Raises `NoImagesError` where there is no such function, where it raises, and where it returns no dataset.
     """
     source, _, name = where.rpartition(":")
-    before = list(sys.path)
     try:
-        if source.endswith(".py"):  # as when Python runs the file: modules beside it can be imported
-            sys.path.insert(0, str(Path(source).expanduser().resolve().parent))
-        function = getattr(_from_file(source) if source.endswith(".py") else importlib.import_module(source), name)
-        dataset = function()
+        with modules_beside(source):
+            module = import_file(source, "data") if source.endswith(".py") else importlib.import_module(source)
+            dataset = getattr(module, name)()
     except (Exception, SystemExit) as error:
         raise NoImagesError(
             f"--data {where}: running it raised {type(error).__name__} ({first_line(error)}); correct it"
         ) from error
-    finally:
-        sys.path[:] = before
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise NoImagesError(f"--data {where}: returned {_kind(dataset)}, expected an object with a length and items")
     examples = DatasetExamples(where, dataset, from_code=True)
     if len(examples) == 0:
         raise NoImagesError(f"--data {where}: returned a dataset of no images")
     return examples
-
-
-def _from_file(source: str) -> ModuleType:
-    path = Path(source).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"no such file: {source}")
-    # under a name of its own the file cannot shadow a module
-    unique = f"vfconvert_data_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(unique, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"not a Python file: {source}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[unique]
-        raise
-    return module
 
 
 def _kind(value: object) -> str:

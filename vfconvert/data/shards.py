@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vfconvert.data.decoding import decode_image, first_line
+from vfconvert.data.decoding import decode_image
 from vfconvert.data.folder import IMAGE_SUFFIXES
-from vfconvert.errors import NoImagesError, UnreadableImageError
+from vfconvert.errors import NoImagesError, UnreadableImageError, first_line
 
 _LARGEST_IMAGE, _LONGEST_LABEL = 2**28, 32  # bytes
 _MOST_SHARDS = 100_000

@@ -27,6 +27,11 @@ class Split:
     calibration: tuple[int, ...]
     held_out: tuple[int, ...]
 
+    @property
+    def choosing(self) -> tuple[int, ...]:
+        """The half of the held-out images that helps to choose; the other half judges what was chosen."""
+        return self.held_out[: max(1, len(self.held_out) // 2)]
+
 
 def split_images(
     count: int, *, calibration: int, held_out: int | None = None, labels: Sequence[int] | None = None, seed: int

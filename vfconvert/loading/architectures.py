@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,8 +16,8 @@ import torch
 from torch import nn
 from torchvision import models
 
-from vfconvert.errors import ArchitectureError, MissingPackageError
-from vfconvert.loading.pickles import first_line
+from vfconvert.errors import ArchitectureError, MissingPackageError, first_line
+from vfconvert.user_code import import_file, modules_beside
 
 FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
 
@@ -35,7 +32,7 @@ def build_architecture(architecture: str, arguments: Mapping[str, object]) -> nn
     if not colon or not source or not name:
         raise ArchitectureError(f"--arch {architecture}: expected {FORMS}")
     finder = _SOURCES.get(source, _from_file if source.endswith(".py") else _from_package)
-    with _quiet(), _folder_of(source):
+    with _quiet(), modules_beside(source):
         factory, fixed = finder(source, name)
         try:
             model = factory(**{**fixed, **arguments})
@@ -86,27 +83,13 @@ def _from_package(source: str, name: str) -> Factory:
 
 
 def _from_file(source: str, name: str) -> Factory:
-    path = Path(source).expanduser()
-    if not path.is_file():
+    if not Path(source).expanduser().is_file():
         raise ArchitectureError(f"--arch {source}:{name}: no such file; check the path")
-    # Under a name of its own the file cannot shadow a module. The entry stays: tracing finds classes through it.
-    unique = f"vfconvert_architecture_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"
-    spec = importlib.util.spec_from_file_location(unique, path)
-    if spec is None or spec.loader is None:
-        raise ArchitectureError(f"--arch {source}:{name}: not a Python file; expected {FORMS}")
-    module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(unique)
-    sys.modules[unique] = module
     try:
-        spec.loader.exec_module(module)
-        return _attribute(module, source, name), {}
-    except BaseException as error:
-        del sys.modules[unique]
-        if before is not None:
-            sys.modules[unique] = before
-        if isinstance(error, (Exception, SystemExit)) and not isinstance(error, ArchitectureError):
-            raise _broken(source, name, error) from error
-        raise
+        module = import_file(source, "architecture")
+    except (Exception, SystemExit) as error:
+        raise _broken(source, name, error) from error
+    return _attribute(module, source, name), {}
 
 
 _SOURCES: dict[str, Callable[[str, str], Factory]] = {"torchvision": _torchvision, "timm": _timm}
@@ -137,21 +120,6 @@ def _broken(source: str, name: str, error: BaseException) -> ArchitectureError:
 
 def _call(arguments: Mapping[str, object]) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
-
-
-@contextlib.contextmanager
-def _folder_of(source: str) -> Iterator[None]:
-    """While a file is imported and its factory runs, modules beside it can be imported, as when Python runs it."""
-    if not source.endswith(".py"):
-        yield
-        return
-    folder = str(Path(source).expanduser().resolve().parent)
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the file may have taken it out itself
-            sys.path.remove(folder)
 
 
 @contextlib.contextmanager

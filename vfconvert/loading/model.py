@@ -17,12 +17,13 @@ from vfconvert.errors import (
     TruncatedModelError,
     UnsupportedModelError,
     UntrustedModelError,
+    first_line,
 )
 from vfconvert.files import sha256_of
 from vfconvert.loading.allowlist import is_quantized
 from vfconvert.loading.architectures import build_architecture
 from vfconvert.loading.contents import Contents, find_network
-from vfconvert.loading.pickles import Reading, first_line, read_safely, read_trusting, untrusted
+from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.loading.weights import load_weights
 

@@ -13,13 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, VfconvertError
+from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, VfconvertError, first_line
 from vfconvert.loading.allowlist import allowed, is_quantized, may_be_skipped, stand_in
 from vfconvert.loading.globals import not_safe_by_default, wanted_globals
 from vfconvert.loading.sniffing import FileKind
 
 _FLAG = "if you trust whoever made the file, open it with --trust-pickle"
-_LONGEST = 160  # characters of another library's message
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,6 @@ class Reading:
 
     value: Any
     skipped: tuple[str, ...] = ()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of a foreign error's message, printable and shortened, or its type where there is none."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    line = "".join(letter if letter.isprintable() else "?" for letter in lines[0])
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} …"
 
 
 def untrusted(path: Path, name: str) -> UntrustedModelError:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vfconvert.errors import StateDictMismatchError, UnsupportedModelError
-from vfconvert.loading.pickles import first_line
+from vfconvert.errors import StateDictMismatchError, UnsupportedModelError, first_line
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")  # prefixes of a network inside another
 _INNER_WRAPPERS = ("module", "_orig_mod")  # DataParallel and torch.compile also wrap single layers

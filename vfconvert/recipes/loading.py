@@ -22,8 +22,8 @@ from vfconvert.errors import (
     StateDictMismatchError,
     TruncatedModelError,
     UnsupportedModelError,
+    first_line,
 )
-from vfconvert.loading.pickles import first_line
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.lowering.network import lower
 from vfconvert.nn import VersatileConv2d

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from vfconvert.errors import NotAModelError, TruncatedModelError, UnsupportedModelError
-from vfconvert.loading.pickles import first_line
+from vfconvert.errors import NotAModelError, TruncatedModelError, UnsupportedModelError, first_line
 from vfconvert.ops.blocks import PLAIN, VARIANTS
 from vfconvert.specs import ConvGeometry, VersatileSpec
 

@@ -1,0 +1,60 @@
+"""Which images choose and which judge: the two halves stay apart whatever of them cannot be decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from vfconvert.errors import NoImagesError
+from vfconvert.inputs import Images, Source, images_of, source_of
+from vfconvert.options import ConversionOptions
+from vfconvert.progress import no_progress
+from vfconvert.training_options import TrainingOptions
+
+
+def folder_of_shades(folder: Path, count: int) -> Path:
+    """Images of one colour, each another."""
+    folder.mkdir()
+    for number in range(count):
+        Image.new("RGB", (8, 8), (number, number, number)).save(folder / f"{number:03}.png")
+    return folder
+
+
+def read(folder: Path, damaged: list[int]) -> tuple[Source, ConversionOptions, Images]:
+    options = ConversionOptions(
+        model=Path("m.pt"), data=folder, training=TrainingOptions(epochs=1, most_unreadable=0.5)
+    )
+    model = nn.Conv2d(3, 4, 3)
+    source = source_of(options, model)
+    held_out = source.split(options, 1).held_out
+    assert source.examples is not None
+    for place in damaged:
+        (folder / source.examples.name(held_out[place])).write_bytes(b"no image")
+    return source, options, images_of(source, options, model, no_progress)
+
+
+def shades(images: torch.Tensor) -> set[int]:
+    return {round(255 * float(image.mean())) for image in images}
+
+
+@pytest.mark.parametrize("damaged", [[], [0, 1, 2, 3], [15, 16, 17, 18, 19], [0, 9, 10, 19]])
+def test_images_that_choose_never_judge(tmp_path: Path, damaged: list[int]) -> None:
+    source, options, images = read(folder_of_shades(tmp_path / "images", 100), damaged)
+    split = source.split(options, 1)
+    chosen, at = images.half("--epochs"), set(damaged)
+    choosing = {index for place, index in enumerate(split.held_out) if place < 10 and place not in at}
+    judging = {index for place, index in enumerate(split.held_out) if place >= 10 and place not in at}
+    assert set(split.choosing) >= choosing
+    assert not set(split.choosing) & judging
+    assert shades(images.judging[:chosen]) == choosing
+    assert shades(images.judging[chosen:]) == judging
+
+
+def test_a_half_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> None:
+    _, _, images = read(folder_of_shades(tmp_path / "images", 20), [2, 3])
+    with pytest.raises(NoImagesError, match=r"--epochs chooses on half of the images held out: got 2"):
+        images.half("--epochs")
