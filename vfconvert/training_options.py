@@ -16,8 +16,8 @@ _RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128, in proportion to ot
 _USUAL_BATCH = 128
 _SHAPING = (  # what decides the weights, so that a run can only be continued with the same
     *("epochs", "batch", "optimizer", "rate", "momentum", "weight_decay", "warm_up", "clip", "temperature"),
-    *("feature_weight", "label_weight", "task", "scale", "patch", "padding", "crop_scale", "flip", "precision"),
-    *("norms", "ema", "patience"),
+    *("feature_weight", "label_weight", "task", "scale", "patch", "views", "padding", "crop_scale", "flip"),
+    *("precision", "norms", "ema", "patience"),
 )
 
 
@@ -28,7 +28,8 @@ class TrainingOptions:
     `warm_up` is a share of all steps; `clip` bounds the norm of all gradients (0: not); `feature_weight` and
     `label_weight` are those of the match of converted layers' outputs and of the labels beside the distillation;
     `ema` is the decay of averaged weights (0: none); `patience` counts epochs without a better metric (0: no end);
-    `minutes` is the time between checkpoints besides those of every epoch.
+    `views` are random views of each image in an epoch; `minutes` is the time between checkpoints besides those of every
+    epoch.
     """
 
     epochs: int = 0
@@ -45,6 +46,7 @@ class TrainingOptions:
     task: str | None = None
     scale: int | None = None
     patch: int | None = None
+    views: int = 1
     padding: int = 0
     crop_scale: tuple[float, float] | None = None
     flip: bool = True
@@ -74,6 +76,7 @@ class TrainingOptions:
             ("label_weight", 0, 1e9),
             ("ema", 0, 0.999999),
             ("patience", 0, 1e6),
+            ("views", 1, 1e6),
             ("minutes", 0, 1e6),
         ):
             value = getattr(self, name)

@@ -113,7 +113,15 @@ def _job(start: Start, prepared: Prepared, options: ConversionOptions, ranks: Ra
         teacher=teacher,
         student=start.fitted.model,
         task=task,
-        training=BatchStream(examples, split.calibration, transform, batch=training.batch, seed=options.seed, **common),
+        training=BatchStream(
+            examples,
+            split.calibration,
+            transform,
+            batch=training.batch,
+            seed=options.seed,
+            views=training.views,
+            **common,
+        ),
         validation=BatchStream(
             examples,
             split.choosing,

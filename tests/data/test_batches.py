@@ -125,6 +125,30 @@ def test_fewer_images_than_a_batch_are_one_batch(examples) -> None:
     assert sorted(order(few.epoch(0))) == [2, 7, 11]
 
 
+def test_views_show_every_image_so_often_each_time_anew(examples) -> None:
+    transform = TrainTransform(preprocessing=Preprocessing(channels=1), padding=3)
+    indices = [1, 4, 6, 9]
+    views = stream(examples, indices=indices, transform=transform, views=3)
+    assert len(views) == 3
+    batches = list(views.epoch(0))
+    assert sorted(order(batches)) == sorted(indices * 3)
+    images = torch.cat([batch.images for batch in batches])
+    for index in indices:
+        shown = [image for image, other in zip(images, order(batches), strict=True) if other == index]
+        assert len({tuple(image.flatten().tolist()) for image in shown}) == 3
+    assert same(list(views.epoch(0, 2)), batches[2:])
+    once = list(stream(examples, indices=indices, transform=transform).epoch(0))
+    again = list(stream(examples, indices=indices, transform=transform, views=1).epoch(0))
+    assert same(once, again)
+
+
+def test_unreadable_images_of_several_views_are_counted_once(examples) -> None:
+    names = damage(examples, 0, 2)  # not the two views that are left over
+    views = stream(examples, views=2, most_unreadable=0.1)
+    assert len(order(views.epoch(0))) == 40
+    assert set(views.unreadable) == set(names)
+
+
 def test_an_unreadable_image_is_replaced_by_the_next_of_the_epoch(examples) -> None:
     whole = order(stream(examples).epoch(0))
     (name,) = damage(examples, whole[5])

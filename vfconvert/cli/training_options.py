@@ -71,6 +71,7 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         help="Super-resolution: inputs are --data made N times smaller, and enlarged again.",
     ),
     _data("--patch", "patch", type=int, metavar="PIXELS", help="Train restoration on squares of so many pixels."),
+    _data("--views", "views", type=int, metavar="N", help="Random views of each image in an epoch."),
     _data("--padding", "padding", type=int, metavar="PIXELS", help="Shift images by up to so many pixels."),
     _data(
         "--crop-scale",

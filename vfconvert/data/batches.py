@@ -50,7 +50,7 @@ class BatchStream:
 
     Rank `rank` of `world` gets its contiguous share of every batch. In training a last batch that is not full is left
     out, unless it is the only one; in an evaluation every example comes exactly once, and the shares of the last
-    batch may differ by one.
+    batch may differ by one. With `views` every example comes so often in an epoch, each time transformed anew.
 
     An image that cannot be decoded is noted in `unreadable`, name to reason. In training the next readable one in the
     order of the epoch takes its place; an evaluation goes without it. More than the share `most_unreadable` of
@@ -68,6 +68,7 @@ class BatchStream:
         workers: int = 0,
         shuffle: bool = True,
         train: bool = True,
+        views: int = 1,
         rank: int = 0,
         world: int = 1,
         most_unreadable: float = 0.01,
@@ -78,12 +79,16 @@ class BatchStream:
                 f"batches: got rank {rank} of {world}, {workers} workers and a share of {most_unreadable:g} unreadable "
                 "images, expected a rank below the number of ranks, workers from 0 and a share from 0 to below 1"
             )
+        if views < 1:
+            raise IllegalSpecError(f"--views: got {views}, expected at least 1")
         if batch < 1 or batch % world:
             raise IllegalSpecError(f"--batch: got {batch}, expected a multiple of the number of processes, {world}")
         if len(indices) < (world if train else 1):
             raise NoImagesError(f"{len(indices)} image(s) to read for {world} process(es); add images")
         self.unreadable: dict[str, str] = {}
-        self._examples, self._indices, self._transform = examples, torch.tensor(list(indices)), transform
+        self._examples, self._count, self._transform = examples, len(indices), transform
+        # The number of a view and of its example in one: view * len(examples) + example.
+        self._views = torch.cat([torch.tensor(list(indices)) + view * len(examples) for view in range(views)])
         self._batch, self._seed, self._workers = batch, seed, workers
         self._shuffle, self._train = shuffle, train
         self._rank, self._world, self._most_unreadable = rank, world, most_unreadable
@@ -118,32 +123,32 @@ class BatchStream:
                 yield each.batch
 
     def _decoder(self, epoch: int) -> _Decoder:
-        order = self._indices
+        order = self._views
         if self._shuffle:
             generator = torch.Generator().manual_seed(_mixed(self._seed, epoch))
             order = order[torch.randperm(len(order), generator=generator)]
         # one more than may fail is enough to know that it is an error
-        attempts = math.floor(self._most_unreadable * len(order)) + 1 if self._train else 1
+        attempts = math.floor(self._most_unreadable * len(self._views)) + 1 if self._train else 1
         return _Decoder(self._examples, order, self._transform, self._seed, epoch, self._train, attempts)
 
     def _batches(self) -> int:
-        count = len(self._indices)
+        count = len(self._views)
         return max(1, count // self._batch) if self._train else math.ceil(count / self._batch)
 
     def _share(self, number: int) -> range:
         """Positions in the order of an epoch that this rank decodes of a batch."""
         first = number * self._batch
-        count = min(self._batch, len(self._indices) - first)
+        count = min(self._batch, len(self._views) - first)
         start, end = (count * rank // self._world for rank in (self._rank, self._rank + 1))
         return range(first + start, first + end)
 
     def _note(self, unreadable: dict[str, str]) -> None:
         self.unreadable.update(unreadable)
         count = len(self.unreadable)
-        if count > self._most_unreadable * len(self._indices):
+        if count > self._most_unreadable * self._count:
             named = ", ".join(list(self.unreadable)[:_NAMED]) + (", ..." if count > _NAMED else "")
             raise UnreadableImageError(
-                f"{count} of {len(self._indices)} images cannot be decoded, allowed are {self._most_unreadable:.3g} of "
+                f"{count} of {self._count} images cannot be decoded, allowed are {self._most_unreadable:.3g} of "
                 f"them: {named}; replace or remove them, or allow more"
             )
 
@@ -173,7 +178,7 @@ class _Decoder(Dataset[_Decoded]):
     """Decodes the examples at given positions of the order of one epoch."""
 
     examples: Examples
-    order: Tensor  # (N,) int64
+    order: Tensor  # (N,) int64, of views
     transform: Transform
     seed: int
     epoch: int
@@ -190,14 +195,15 @@ class _Decoder(Dataset[_Decoded]):
 
     def _example(self, position: int, unreadable: dict[str, str]) -> tuple[int, Tensor, Tensor | None] | None:
         for step in range(self.attempts):
-            index = int(self.order[(position + step) % len(self.order)])
+            view = int(self.order[(position + step) % len(self.order)])
+            index = view % len(self.examples)
             try:
                 image, label = self.examples.read(index)
             except UnreadableImageError as error:
                 unreadable[self.examples.name(index)] = str(error)
                 continue
             try:
-                return index, *self.transform(image, label, _mixed(self.seed, self.epoch, index), self.train)
+                return index, *self.transform(image, label, _mixed(self.seed, self.epoch, view), self.train)
             except VfconvertError as error:
                 raise type(error)(f"{self.examples.name(index)}: {error}") from error
             except (RuntimeError, ValueError, TypeError, OSError) as error:
