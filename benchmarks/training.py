@@ -3,10 +3,13 @@
     python -m benchmarks.training DATA --kinds spatial --starts fit --epochs 1
     python -m benchmarks.training DATA --kinds spatial,both --starts fit,random,matched --epochs 1,4
     python -m benchmarks.training DATA --kinds spatial --starts fit --epochs 10 --early   # accuracy at 1, 5 and 20 %
+    python -m benchmarks.training DATA --kinds spatial --starts pruned-params,pruned-macs --epochs 1   # other method
 
 DATA is the folder of `benchmarks.accuracy`. Every run is of its own length, since the rate falls to zero at its end.
 `fit` is the fit with reconstruction, `random` is random primaries, `matched` spatial primaries are the old filters of
-the outputs that keep the whole kernel. 4,000 training images are held out: weights are chosen there (`--set` to try
+the outputs that keep the whole kernel; `pruned-params` and `pruned-macs` are networks without versatile layers, pruned
+inside their blocks (see `benchmarks.alternatives`) to as many parameters or executed MACs as the kind's fit has, then
+reconstructed alike. 4,000 training images are held out: weights are chosen there (`--set` to try
 settings); the test set is looked at once, at the end, with `--on test`.
 """
 
@@ -27,10 +30,13 @@ from torch import nn
 
 from benchmarks import networks
 from benchmarks.accuracy import MEAN, STD, Cifar, accuracy
+from benchmarks.methods import METHODS, student_of
 from benchmarks.stages import WISHES
+from benchmarks.subjects import bench_of
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.graph import trace
 from vfconvert.analysis.profile import profile
+from vfconvert.budget.knapsack import choose, point_of
 from vfconvert.data.batches import BatchStream
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.data.transforms import TrainTransform
@@ -94,7 +100,7 @@ def main() -> None:
     changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     for kind in arguments.kinds.split(","):
         for start in arguments.starts.split(","):
-            begun = start_of(teacher, cifar, kind, start, arguments.seed, arguments.cache)
+            begun = start_of(teacher, cifar, kind, start, arguments)
             print(f"{kind}, {start}: {accuracy(begun, *judging):.2f} % before training", flush=True)
             for epochs in map(int, arguments.epochs.split(",")):
                 student, seconds = trained(teacher, begun, pool, held_out, epochs, arguments, changes)
@@ -173,13 +179,17 @@ class Printed:
         print(f"  {line}", flush=True)
 
 
-def start_of(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int, cache: Path | None) -> nn.Module:
+def start_of(teacher: nn.Module, cifar: Cifar, kind: str, start: str, arguments: argparse.Namespace) -> nn.Module:
     """The network that training starts from."""
+    cache, seed = arguments.cache, arguments.seed
     kept = cache / f"{len(list(teacher.modules()))}-{kind}-{start}-{seed}.pt" if cache is not None else None
     if kept is not None and kept.exists():
         found: nn.Module = torch.load(kept, weights_only=False)  # our own
         return found
-    made = _start(teacher, cifar, kind, start, seed)
+    if start.startswith("pruned-"):
+        made = _pruned(start_of(teacher, cifar, kind, "fit", arguments), start.removeprefix("pruned-"), arguments)
+    else:
+        made = _start(teacher, cifar, kind, start, seed)
     if kept is not None:
         torch.save(made, kept)
     return made
@@ -203,6 +213,18 @@ def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int) -
                 if isinstance(layer, VersatileConv2d):
                     layer.weight.copy_(teacher.get_submodule(name).weight[: len(layer.weight)])
     return student.eval()
+
+
+def _pruned(versatile: nn.Module, cost: str, arguments: argparse.Namespace) -> nn.Module:
+    """A network pruned inside its blocks that costs as much as the versatile one does."""
+    bench = bench_of(arguments.data, arguments.network, arguments.seed, "held-out", cache=arguments.cache)
+    method, found = METHODS["prune"](bench), bench.measure(versatile)
+    limits = {"params": found.parameters * bench.table.parameters, "macs": found.macs * bench.table.macs}
+    chosen = choose(method.table, {cost: limits[cost]}).chosen
+    student = student_of(bench, method, chosen)
+    point = point_of(method.table, chosen)
+    print(f"pruned: {point.parameters_share:.3f} of the parameters, {point.macs_share:.3f} of the MACs", flush=True)
+    return student
 
 
 if __name__ == "__main__":
