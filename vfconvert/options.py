@@ -33,6 +33,7 @@ class ConversionOptions:
     save_plan: Path | None = None  # write the plan that is used
     targets: tuple[Target, ...] = ()  # limits within which the least harmful plan is chosen
     max_drop: float | None = None  # points that the smallest plan may lose on images held out to choose by
+    refine: int = 0  # other plans within the targets that are fitted to see which is best
     damage_cache: Path | None = None  # None: beside the model
     data: Path | None = None
     target_data: Path | None = None  # clean images or masks, matched with those of `data` by name

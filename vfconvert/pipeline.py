@@ -22,10 +22,11 @@ from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_outputs
+from vfconvert.plan_budget import find_plan
 from vfconvert.plan_choice import check_plan_options
 from vfconvert.plan_file import write_plan
-from vfconvert.plan_search import Searched, search, table_of, tightest, timed_share
-from vfconvert.planning import Plan, check_something_converted
+from vfconvert.plan_search import Searched
+from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.budget import budget_report, missed
@@ -46,6 +47,7 @@ from vfconvert.reporting.report import (
     FileReport,
     LatencyReport,
     TrainingReport,
+    TrialReport,
 )
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
@@ -120,6 +122,7 @@ class _Run:
         self.executed: dict[str, int] = {}
         self.latency: LatencyReport | None = None
         self.searched: Searched | None = None
+        self.trials: tuple[TrialReport, ...] = ()
         self.left_out, self.judged_from = "", 0  # images held out before this one have helped to choose
 
     def images(self) -> Images:
@@ -127,10 +130,12 @@ class _Run:
         with self.clock.stage("images"):
             return images_of(self.prepared.source, self.options, self.teacher, self.progress)
 
-    def fit(self, plan: Plan, images: Images) -> Fitted:
-        """The student of a plan."""
+    def fit(self, plan: Plan, images: Images, *, alone: bool = False) -> Fitted:
+        """The student of a plan; with `alone` by the closed-form fit only."""
         chosen = self._fit_options(images)
         self.left_out = chosen.left_out if self.options.reconstruct else ""
+        if alone:
+            chosen = replace(chosen, block_steps=0, output_steps=0)
         return compress(self.teacher, self.network, plan, images.calibration, chosen, self.progress)
 
     def _fit_options(self, images: Images) -> FitOptions:
@@ -144,34 +149,15 @@ class _Run:
 
     def search(self, images: Images, costs: CostTable) -> Fitted | None:
         """Choose the plan by the targets; the student too, where plans were tried to the end."""
-        options, size = self.options, self.loaded.size_bytes
-        with self.clock.stage("measure options"):
-            timed_too = any(target.cost == "latency" for target in options.targets)
-            known = costs.known
-            found = table_of(
-                self.prepared.subject, images.calibration, options, costs if timed_too else None, self.progress
-            )
-            if options.costs is not None and costs.known > known and not options.dry_run:
-                costs.write(options.costs)
-        if options.max_drop is None:
-            whole = (self.prepared.subject, self.example.cpu(), costs, options.threads)
-            share_of = timed_share(*whole) if timed_too else None
-            self.searched = search(found, options, size, share_of)
-            self.plan = self.searched.plan
-            check_something_converted(self.plan)
-            return None
-        tried: dict[Plan, Fitted] = {}
-        self.judged_from = images.half("--max-drop")
 
-        def drop_of(plan: Plan) -> float:
-            tried.clear()  # the last is the best, or is made again
-            tried[plan] = self.fit(plan, images)
-            chosen_by = slice(0, self.judged_from)
-            return points_lost(self._agreement(tried[plan].model, images, chosen_by))
+        def lost(student: nn.Module, part: slice) -> float:
+            return points_lost(self._agreement(student, images, part))
 
-        self.searched = tightest(found, options, size, drop_of)
-        self.plan = self.searched.plan
-        return tried.get(self.plan)
+        with self.clock.stage("choose the plan"):
+            found = find_plan(self.prepared, self.options, images, costs, self.fit, lost, self.progress)
+        self.searched, self.trials, self.judged_from = found.searched, found.trials, found.judged_from
+        self.plan = found.searched.plan
+        return found.fitted
 
     def _agreement(self, student: nn.Module, images: Images, part: slice) -> AgreementReport:
         labels = images.labels[part] if images.labels is not None else None
@@ -259,6 +245,7 @@ class _Run:
             found.point,
             found.gap,
             options.max_drop,
+            self.trials,
             after,
             self.latency,
             file,

@@ -29,7 +29,7 @@ from vfconvert.training.ranks import Ranks
 PLAN, DONE = "plan.json", "exported"
 _METHOD = (
     *("spatial", "channel", "windows", "channel_stride", "crops", "include", "exclude", "include_first", "layers"),
-    *("targets", "max_drop", "reconstruct", "augment", "calibration_images", "target_data", "input_shape"),
+    *("targets", "max_drop", "refine", "reconstruct", "augment", "calibration_images", "target_data", "input_shape"),
 )
 
 

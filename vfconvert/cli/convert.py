@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _STATED_BY_A_PLAN = (
     *("spatial", "channel", "windows", "channel_stride", "crops"),
     *("include", "exclude", "include_first", "layers"),
-    *("targets", "max_drop", "damage_cache"),
+    *("targets", "max_drop", "refine", "damage_cache"),
 )
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
 
@@ -84,6 +84,11 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
         raise click.UsageError("under --target and --max-drop, --layer takes GLOB=keep only; drop one of the two")
     if values["max_drop"] is not None and values["dry_run"]:
         raise click.UsageError("--max-drop has to fit networks, and --dry-run fits none; drop one of the two")
+    if values["refine"] and not values["targets"]:
+        raise click.UsageError("--refine compares plans within a target; add --target or drop it")
+    if values["refine"] and (values["max_drop"] is not None or values["dry_run"]):
+        other = "--dry-run fits none" if values["dry_run"] else "--max-drop fits its own"
+        raise click.UsageError(f"--refine has to fit networks, and {other}; drop one of the two")
     if values["damage_cache"] is not None and not searches:
         raise click.UsageError("--damage-cache says nothing without --target or --max-drop; add one or drop it")
     for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):

@@ -104,6 +104,15 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         "of agreement, on half of the images held out.",
     ),
     _budget(
+        "--refine",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=DEFAULTS["refine"],
+        show_default=True,
+        help="Fit N other plans within the targets too, of fewer kinds of filter, and take the one whose outputs are "
+        "nearest to the original's on half of the images held out.",
+    ),
+    _budget(
         "--damage-cache",
         type=_FILE,
         metavar="PATH",

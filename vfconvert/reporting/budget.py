@@ -10,7 +10,7 @@ from vfconvert.analysis.totals import Totals
 from vfconvert.budget.frontier import Point
 from vfconvert.budget.table import OptionTable
 from vfconvert.budget.targets import file_bytes
-from vfconvert.reporting.report import ArtefactReport, BudgetReport, LatencyReport, TargetReport
+from vfconvert.reporting.report import ArtefactReport, BudgetReport, LatencyReport, TargetReport, TrialReport
 from vfconvert.reporting.units import mebibytes, milliseconds, whole
 from vfconvert.targets import Target
 
@@ -22,6 +22,7 @@ def budget_report(
     point: Point,
     gap: float,
     max_drop: float | None,
+    trials: Iterable[TrialReport],
     after: Totals,
     latency: LatencyReport | None,
     file: ArtefactReport | None,
@@ -54,6 +55,7 @@ def budget_report(
         measure=table.measure,
         gap=gap,
         max_drop=max_drop,
+        trials=tuple(trials),
     )
 
 
@@ -76,6 +78,9 @@ def budget_lines(found: BudgetReport | None) -> Iterator[Text]:
     unit = "nats" if found.measure == "nats" else "of the output's variance"
     drop = f" The smallest plan tried that loses at most {found.max_drop:g} points." if found.max_drop else ""
     yield Text(f"Predicted damage of the plan: {found.damage:.4f} {unit} (at best {found.gap:.2%} less).{drop}")
+    for trial in found.trials:
+        told = f"  Fitted with {', '.join(trial.kinds)}: predicted {trial.damage:.4f}, found {trial.loss:.4f}"
+        yield Text(f"{told}{', and is taken' if trial.chosen else ''}.")
 
 
 def _amount(cost: str, value: float) -> str:

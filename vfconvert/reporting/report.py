@@ -170,10 +170,24 @@ class TargetReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrialReport:
+    """A plan that was fitted to be compared: its kinds of filter, its predicted damage, and the output's distance.
+
+    `loss` is in nats for logits, else in shares of the variance of the original's output.
+    """
+
+    kinds: tuple[str, ...]
+    damage: float
+    loss: float
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetReport:
     """How a plan was chosen. `damage` is predicted, in nats or in shares of the output's variance (`measure`).
 
-    `gap`: by what share the damage might be lower at best. `max_drop` are points, None where none were given.
+    `gap`: by what share the damage might be lower at best. `max_drop` are points, None where none were given. `trials`
+    are the plans of `--refine`, first that of the least predicted damage.
     """
 
     targets: tuple[TargetReport, ...]
@@ -181,6 +195,7 @@ class BudgetReport:
     measure: str
     gap: float
     max_drop: float | None = None
+    trials: tuple[TrialReport, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

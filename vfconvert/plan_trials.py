@@ -1,0 +1,117 @@
+"""Plans of fewer kinds of filter, fitted and measured beside the one that is predicted to be the least harmful.
+
+Predicted damage adds up what layers harm alone; a conversion of all layers alike can be better than it says. Which of
+a few unlike plans within the same limits is best, a fit of each tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations, islice
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.budget.candidates import KINDS
+from vfconvert.budget.frontier import Point
+from vfconvert.budget.knapsack import choose, point_of
+from vfconvert.budget.table import KEEP, OptionTable
+from vfconvert.errors import BudgetError
+from vfconvert.plan_search import Searched
+from vfconvert.planning import Plan
+from vfconvert.tasks.structure import distillation_loss, sizes_of
+
+_BATCH = 64  # images
+_NEAR = 0.04  # by what share a measured latency may be above its limit: so much it varies
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trial:
+    """A plan that was fitted: its kinds of filter, what was predicted of it, and its distance from the original."""
+
+    kinds: tuple[str, ...]
+    point: Point
+    loss: float
+
+
+def refined(
+    found: Searched,
+    tries: int,
+    loss_of: Callable[[Plan], float],
+    share_of: Callable[[Plan], float | None] | None = None,
+) -> tuple[Searched, tuple[Trial, ...]]:
+    """The best by `loss_of` of the plan found and of `tries` others within its limits, and all that were tried.
+
+    `loss_of` converts by a plan and tells how far it is from the original; of equals the first counts. `share_of` times
+    a plan as a whole, where a latency is limited.
+    """
+    others = (chosen for chosen in rivals(found.table, found.limits) if _quick(found, chosen, share_of))
+    tried: list[Trial] = []
+    for chosen in (found.point.chosen, *islice(others, tries)):
+        point = point_of(found.table, chosen)
+        loss = loss_of(found.table.plan(chosen))
+        tried.append(Trial(kinds=_kinds(found.table, chosen), point=point, loss=loss))
+    best = min(tried, key=lambda trial: trial.loss)
+    return replace(found, plan=found.table.plan(best.point.chosen), point=best.point), tuple(tried)
+
+
+def rivals(table: OptionTable, limits: Mapping[str, float]) -> Iterator[tuple[int, ...]]:
+    """The least harmful choices of fewer kinds within the limits, each once: of one kind first, then of two, and so on.
+
+    Among as many kinds the order is that of predicted damage. The choice of all kinds is not among them.
+    """
+    present = [kind for kind in KINDS if any(option.kind == kind for layer in table.layers for option in layer.options)]
+    seen = {choose(table, limits).chosen}
+    for size in range(1, len(present)):
+        made: dict[tuple[int, ...], float] = {}
+        for kinds in combinations(present, size):
+            chosen = _within(table, limits, kinds)
+            if chosen is not None and chosen not in seen:
+                made[chosen] = point_of(table, chosen).damage
+        yield from sorted(made, key=lambda chosen: made[chosen])
+        seen |= set(made)
+
+
+def _within(table: OptionTable, limits: Mapping[str, float], kinds: Collection[str]) -> tuple[int, ...] | None:
+    """The least harmful choice of these kinds; None where they cannot keep the limits."""
+    places = [[i for i, o in enumerate(layer.options) if o.kind in (KEEP, *kinds)] for layer in table.layers]
+    layers = [
+        replace(layer, options=tuple(layer.options[i] for i in found))
+        for layer, found in zip(table.layers, places, strict=True)
+    ]
+    try:
+        chosen = choose(replace(table, layers=tuple(layers)), limits).chosen
+    except BudgetError:
+        return None
+    return tuple(found[index] for found, index in zip(places, chosen, strict=True))
+
+
+def _kinds(table: OptionTable, chosen: tuple[int, ...]) -> tuple[str, ...]:
+    used = {layer.options[index].kind for layer, index in zip(table.layers, chosen, strict=True)}
+    return tuple(kind for kind in KINDS if kind in used)
+
+
+def _quick(found: Searched, chosen: tuple[int, ...], share_of: Callable[[Plan], float | None] | None) -> bool:
+    whole = found.table.seconds
+    if share_of is None or whole is None or "latency" not in found.limits:
+        return True
+    share = share_of(found.table.plan(chosen))
+    return share is None or share <= found.limits["latency"] / whole * (1 + _NEAR)
+
+
+@torch.no_grad()
+def distance(teacher: nn.Module, student: nn.Module, images: Tensor) -> float:
+    """Mean distance of the outputs for `images` `(N, C, H, W)`: of logits the divergence in nats.
+
+    Of all else the squared error in shares of the variance of the teacher's output. Both networks in evaluation mode,
+    on one device. Raises `VaryingOutputError` where outputs have no fixed structure.
+    """
+    device = next(teacher.parameters()).device
+    total, sizes = 0.0, None
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH].to(device)
+        wanted, got = teacher(batch.clone()), student(batch.clone())
+        sizes = sizes_of(wanted) if sizes is None else sizes
+        total += float(distillation_loss(got, wanted, 1.0, sizes=sizes)) * len(batch)
+    return total / len(images)
