@@ -3,6 +3,7 @@
     python -m benchmarks.plans DATA rank --network resnet20 --plans 30      # Spearman, random plans of one size
     python -m benchmarks.plans DATA rank --network resnet56 --plans 10
     python -m benchmarks.plans DATA uniform --network resnet20              # equal parameters, and equal executed MACs
+    python -m benchmarks.plans DATA uniform --network resnet20 --refine 3   # and the best of that plan and three others
 
 DATA is the folder of `benchmarks.accuracy`. The fit alone, without training; judged on 4,000 training images that no
 draw contains, or on the test set by `--on test`. `--cache FOLDER` keeps the measured damage.
@@ -16,13 +17,19 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import spearmanr
+from torch import Tensor, nn
 
+from benchmarks.accuracy import Cifar
 from benchmarks.subjects import Bench, Measured, bench_of
 from vfconvert.budget.knapsack import choose, point_of
 from vfconvert.budget.table import OptionTable
 from vfconvert.ops.crops import crops_and_levels, full_crop
+from vfconvert.plan_search import Searched
+from vfconvert.plan_trials import distance, refined
 from vfconvert.planning import Convert, Plan
 from vfconvert.specs import ConvGeometry, VersatileSpec
+
+CHOOSING = 1000  # images, of those that draws are from, on which plans are compared
 
 
 def main() -> None:
@@ -38,6 +45,8 @@ def main() -> None:
     parser.add_argument("--kinds", default="spatial,lines,channel,both")
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--refine", type=int, default=0, help="plans fitted beside the planned one; the nearest counts")
+    parser.add_argument("--cost", default="params,macs", help="of which a plan has as much as the uniform one")
     arguments = parser.parse_args()
     bench = bench_of(arguments.data, arguments.network, arguments.seed, arguments.on, cache=arguments.cache)
     before = bench.measure(bench.teacher)
@@ -46,7 +55,10 @@ def main() -> None:
         rank(bench, arguments.plans, arguments.share)
     else:
         shares = [float(share) for share in arguments.shares.split(",")]
-        compare_uniform(bench, arguments.kinds.split(","), shares)
+        choosing = Cifar(arguments.data / "cifar10-jpeg.zip").calibration(CHOOSING, arguments.seed + 1000)
+        compare_uniform(
+            bench, arguments.kinds.split(","), shares, arguments.cost.split(","), arguments.refine, choosing
+        )
 
 
 def rank(bench: Bench, count: int, share: float) -> None:
@@ -85,7 +97,9 @@ def random_choice(table: OptionTable, share: float, generator: np.random.Generat
     raise SystemExit(f"no random plan of {share:.0%} of the parameters")
 
 
-def compare_uniform(bench: Bench, kinds: list[str], shares: list[float]) -> None:
+def compare_uniform(
+    bench: Bench, kinds: list[str], shares: list[float], costs: list[str], tries: int, choosing: Tensor
+) -> None:
     """Uniform conversions at each share, and plans of the same parameters and of the same executed MACs."""
     for share in shares:
         for kind in kinds:
@@ -95,9 +109,31 @@ def compare_uniform(bench: Bench, kinds: list[str], shares: list[float]) -> None
             found = bench.measure(bench.convert(plan))
             _print(f"{kind} at {share:.0%}", found)
             limits = {"params": found.parameters * bench.table.parameters, "macs": found.macs * bench.table.macs}
-            for cost, limit in limits.items():
-                chosen = choose(bench.table, {cost: limit}).chosen
-                _print(f"  planned, the same {cost}", bench.measure(bench.convert(bench.table.plan(chosen))))
+            for cost in costs:
+                _planned(bench, {cost: limits[cost]}, tries, choosing)
+
+
+def _planned(bench: Bench, limits: dict[str, float], tries: int, choosing: Tensor) -> None:
+    """Print what the plan within the limits has, and with `tries` what the one has that `--refine` takes."""
+    choice = choose(bench.table, limits)
+    plan = bench.table.plan(choice.chosen)
+    fitted: dict[Plan, nn.Module] = {plan: bench.convert(plan)}
+    _print(f"  planned, the same {', '.join(limits)}", bench.measure(fitted[plan]))
+    if not tries:
+        return
+
+    def loss_of(plan: Plan) -> float:
+        if plan not in fitted:
+            fitted[plan] = bench.convert(plan)
+        return distance(bench.teacher, fitted[plan], choosing)
+
+    found = Searched(
+        plan=plan, table=bench.table, point=point_of(bench.table, choice.chosen), gap=choice.gap, limits=limits
+    )
+    best, trials = refined(found, tries, loss_of)
+    for trial in trials:
+        print(f"    {', '.join(trial.kinds)}: predicted {trial.point.damage:.4f}, found {trial.loss:.4f}", flush=True)
+    _print("  refined", bench.measure(fitted[best.plan]))
 
 
 def uniform_plan(table: OptionTable, kind: str, share: float) -> Plan | None:

@@ -252,3 +252,27 @@ def test_max_drop_needs_images_to_choose_on(cli_invoke, model_path, tmp_path) ->
     line = ("--max-drop", "50", "--data", tmp_path / "two", *FAST)
     result = cli_invoke(model_path, *line, exit_code=NoImagesError.exit_code)
     assert "--max-drop chooses on half of the images held out: got 1 of them, expected 2 or more" in result.stderr
+
+
+def test_refining_takes_the_nearest_of_the_plans_that_were_fitted(cli_invoke, run, images, outputs) -> None:
+    found = convert(cli_invoke, run.model, images, "refined", "--target", "params=70%", "--refine", 2)
+    trials = found.reported["budget"]["trials"]
+    assert 2 <= len(trials) <= 3
+    assert [trial["chosen"] for trial in trials].count(True) == 1
+    taken = next(trial for trial in trials if trial["chosen"])
+    assert taken["loss"] == min(trial["loss"] for trial in trials)
+    assert trials[0]["damage"] == min(trial["damage"] for trial in trials)
+    assert found.reported["budget"]["damage"] == taken["damage"]
+    assert found.reported["agreement"]["images"] < run.reported["agreement"]["images"]  # the others helped to choose
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (("--spatial", "--refine", "2"), "add --target or drop it"),
+        (("--target", "params=70%", "--refine", "2", "--dry-run"), "--dry-run fits none"),
+        (("--target", "params=70%", "--refine", "2", "--max-drop", "1"), "--max-drop fits its own"),
+    ],
+)
+def test_refining_beside_options_that_leave_nothing_to_compare(cli_invoke, model_path, line, said) -> None:
+    assert said in cli_invoke(model_path, *line, exit_code=2).stderr
