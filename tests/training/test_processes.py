@@ -75,6 +75,22 @@ def test_two_processes_have_the_losses_of_one(tmp_path, norms, alike):
     assert (apart < 1e-4) == alike
 
 
+def test_where_one_of_two_processes_dies_the_other_ends_too_and_the_run_can_go_on(tmp_path):
+    given = {"epochs": 3, "norms": "frozen", "rate": 0.002}
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*two, *command(whole, given)[1:]], check=True, env=ENVIRONMENT, timeout=300)
+    line = [*two, *command(broken, {**given, "dies": 5})[1:]]
+    died = subprocess.run(line, env=ENVIRONMENT, timeout=120, capture_output=True, text=True)
+    assert died.returncode != 0
+    assert "exitcode  : 7" in died.stderr
+    assert 0 < _step(broken) <= 6
+    assert not (broken / "final.safetensors").exists()
+    subprocess.run([*two, *command(broken, given)[1:]], check=True, env=ENVIRONMENT, timeout=300)
+    got, wanted = (load_file(folder / "final.safetensors") for folder in (broken, whole))
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize("names", [("RANK",), ("LOCAL_RANK",), ("RANK", "LOCAL_RANK")])
 def test_a_half_set_environment_is_refused(monkeypatch, names):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
