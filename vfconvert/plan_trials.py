@@ -23,6 +23,7 @@ from vfconvert.planning import Plan
 from vfconvert.tasks.structure import distillation_loss, sizes_of
 
 _BATCH = 64  # images
+_FAR = 1.5  # times the least predicted damage: beyond that a fit would hardly say otherwise
 _NEAR = 0.04  # by what share a measured latency may be above its limit: so much it varies
 
 
@@ -59,16 +60,19 @@ def refined(
 def rivals(table: OptionTable, limits: Mapping[str, float]) -> Iterator[tuple[int, ...]]:
     """The least harmful choices of fewer kinds within the limits, each once: of one kind first, then of two, and so on.
 
-    Among as many kinds the order is that of predicted damage. The choice of all kinds is not among them.
+    Among as many kinds the order is that of predicted damage. The choice of all kinds is not among them, nor is one that
+    is predicted to harm half as much again.
     """
     present = [kind for kind in KINDS if any(option.kind == kind for layer in table.layers for option in layer.options)]
-    seen = {choose(table, limits).chosen}
+    best = choose(table, limits).chosen
+    seen, most = {best}, _FAR * point_of(table, best).damage
     for size in range(1, len(present)):
         made: dict[tuple[int, ...], float] = {}
         for kinds in combinations(present, size):
             chosen = _within(table, limits, kinds)
-            if chosen is not None and chosen not in seen:
-                made[chosen] = point_of(table, chosen).damage
+            damage = point_of(table, chosen).damage if chosen is not None else 0.0
+            if chosen is not None and chosen not in seen and damage <= most:
+                made[chosen] = damage
         yield from sorted(made, key=lambda chosen: made[chosen])
         seen |= set(made)
 
