@@ -99,6 +99,7 @@ def main() -> None:
     parser.add_argument("--reconstruct", type=float, default=1.0, help="share of the usual steps of the fit")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
+    loop._COUNTED = 1  # told of every step
     teacher = vdsr()
     teacher.load_state_dict(load_file(arguments.data / "vdsr.safetensors"))
     teacher.eval().requires_grad_(False)
@@ -116,7 +117,6 @@ def main() -> None:
         )
         job = _job(teacher, student, known, arguments, changes)
         job = dataclasses.replace(job, options=dataclasses.replace(job.options, epochs=_epochs(job, arguments.minutes)))
-        loop._COUNTED = 1  # told of every step
         trained = train(job, _Printed(job, judged, early=arguments.early)).model
         print(
             f"{kind}, {job.options.epochs} epochs, seed {arguments.seed}: {_decibels(trained, judged)} {arguments.on}, "

@@ -60,8 +60,8 @@ def refined(
 def rivals(table: OptionTable, limits: Mapping[str, float]) -> Iterator[tuple[int, ...]]:
     """The least harmful choices of fewer kinds within the limits, each once: of one kind first, then of two, and so on.
 
-    Among as many kinds the order is that of predicted damage. The choice of all kinds is not among them, nor is one that
-    is predicted to harm half as much again.
+    Among as many kinds the order is that of predicted damage. The choice of all kinds is not among them, nor are those
+    predicted to harm half as much again.
     """
     present = [kind for kind in KINDS if any(option.kind == kind for layer in table.layers for option in layer.options)]
     best = choose(table, limits).chosen
