@@ -56,5 +56,8 @@ def test_images_that_choose_never_judge(tmp_path: Path, damaged: list[int]) -> N
 
 def test_a_half_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> None:
     _, _, images = read(folder_of_shades(tmp_path / "images", 20), [2, 3])
-    with pytest.raises(NoImagesError, match=r"--epochs chooses on half of the images held out: got 2"):
+    with pytest.raises(
+        NoImagesError,
+        match=r"--epochs chooses on half of the images held out and judges on the other: got 2 and 0",
+    ):
         images.half("--epochs")

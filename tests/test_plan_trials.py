@@ -1,17 +1,21 @@
 """Plans that are fitted and compared: which are tried, and which is taken."""
 
 import dataclasses
+import itertools
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tests.budget.tables import KEEP, SPATIAL, random_table, table_of
+from tests.budget.tables import KEEP, SPATIAL, table_of
 from tests.budget.tables import option as any_option
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.knapsack import choose, point_of
-from vfconvert.budget.table import Option
+from vfconvert.budget.table import Option, OptionTable
+from vfconvert.errors import FitError
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_search import Searched, search
 from vfconvert.plan_trials import distance, refined, rivals
@@ -50,8 +54,8 @@ def found() -> Searched:
     return search(TABLE, options, 10_000)
 
 
-def kinds(chosen: tuple[int, ...]) -> set[str]:
-    return {layer.options[i].kind for layer, i in zip(TABLE.layers, chosen, strict=True)} - {KEEP}
+def kinds(chosen: tuple[int, ...], table: OptionTable = TABLE) -> set[str]:
+    return {layer.options[i].kind for layer, i in zip(table.layers, chosen, strict=True)} - {KEEP}
 
 
 def test_rivals_are_of_one_kind_first_and_none_is_repeated() -> None:
@@ -67,12 +71,31 @@ def test_rivals_are_of_one_kind_first_and_none_is_repeated() -> None:
         assert point_of(TABLE, chosen).parameters <= LIMITS["params"]
 
 
+def mixed_table(seed: int) -> OptionTable:
+    random = np.random.default_rng(seed)
+
+    def drawn(kind: str) -> Option:
+        return option(kind, int(1000 * random.uniform(0.2, 0.9)), 6000, float(random.uniform(0.5, 1)))
+
+    kinds = ("spatial", "lines", "channel")
+    return table_of(*((option(KEEP, 1000, 9000, 0), *(drawn(kind) for kind in kinds * 2)) for _ in range(3)))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_rival_is_the_least_harmful_of_its_kinds(seed: int) -> None:
-    table = random_table(seed)
-    limits = {"params": 0.7 * table.parameters}
-    damages = [point_of(table, chosen).damage for chosen in rivals(table, limits)]
-    assert all(damage >= point_of(table, choose(table, limits).chosen).damage for damage in damages)
+    table = mixed_table(seed)
+    limits = {"params": 0.6 * table.parameters}
+    found = list(rivals(table, limits))
+    assert found
+    every = [
+        point_of(table, chosen) for chosen in itertools.product(*(range(len(layer.options)) for layer in table.layers))
+    ]
+    every = [point for point in every if point.parameters <= limits["params"]]
+    for chosen in found:
+        mine = kinds(chosen, table)
+        same = [point.damage for point in every if kinds(point.chosen, table) <= mine]
+        assert point_of(table, chosen).damage == pytest.approx(min(same), rel=1e-3)
+        assert min(same) > min(point.damage for point in every)
 
 
 def test_kinds_that_cannot_keep_the_limits_are_not_tried() -> None:
@@ -98,6 +121,45 @@ def test_the_nearest_plan_is_taken_and_all_are_told() -> None:
     assert trials[0].point == begun.point
     assert trials[1].kinds == ("lines",)
     assert len(set(asked)) == len(asked) == 4
+
+
+def test_the_gap_is_that_of_the_plan_that_is_taken() -> None:
+    begun = found()
+    best, _ = refined(begun, 1, lambda plan: 1.0 if plan == begun.plan else 0.5)
+    assert best.gap == pytest.approx(1 - (1 - begun.gap) * begun.point.damage / best.point.damage)
+    assert best.gap > 0.05
+
+
+def test_a_plan_that_cannot_be_fitted_is_passed_over_and_one_that_is_no_number_never_wins() -> None:
+    begun, seen = found(), iter([math.nan, FitError("no fit"), 0.3, 0.2])
+
+    def loss(plan: Plan) -> float:
+        told = next(seen)
+        if isinstance(told, FitError):
+            raise told
+        return told
+
+    best, trials = refined(begun, 3, loss)
+    assert [trial.loss for trial in trials[1:]] == [0.3, 0.2]
+    assert best.plan != begun.plan
+    assert best.point == trials[-1].point
+
+
+def test_the_predicted_plan_has_to_be_fitted() -> None:
+    def loss(plan: Plan) -> float:
+        raise FitError("no fit")
+
+    with pytest.raises(FitError, match="no fit"):
+        refined(found(), 2, loss)
+
+
+def test_with_no_other_plan_none_is_fitted() -> None:
+    only = dataclasses.replace(
+        TABLE, layers=tuple(dataclasses.replace(layer, options=layer.options[:2]) for layer in TABLE.layers)
+    )
+    options = ConversionOptions(model=Path("m.pt"), targets=(read_target("params=62%"),))
+    begun = search(only, options, 10_000)
+    assert refined(begun, 2, lambda plan: pytest.fail("fitted")) == (begun, ())
 
 
 def test_of_equals_the_predicted_plan_stays() -> None:

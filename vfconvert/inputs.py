@@ -92,8 +92,8 @@ class Images:
         """How many of the images to judge by are chosen on; the others judge the result. Raises `NoImagesError`."""
         if not 0 < self.choosing < len(self.judging):
             raise NoImagesError(
-                f"{flag} chooses on half of the images held out: got {len(self.judging)} of them, expected 2 or more; "
-                "give more images"
+                f"{flag} chooses on half of the images held out and judges on the other: got {self.choosing} and "
+                f"{len(self.judging) - self.choosing} of them, expected 1 or more each; give more images"
             )
         return self.choosing
 

@@ -29,7 +29,7 @@ from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.budget import budget_report, missed
+from vfconvert.reporting.budget import budget_report, few_tried, missed
 from vfconvert.reporting.describe import (
     agreement_report,
     latency_report,
@@ -157,6 +157,8 @@ class _Run:
             found = find_plan(self.prepared, self.options, images, costs, self.fit, lost, self.progress)
         self.searched, self.trials, self.judged_from = found.searched, found.trials, found.judged_from
         self.plan = found.searched.plan
+        if found.fitted is not None:  # the fit counts as such
+            self.clock.seconds["choose the plan"] -= sum(found.fitted.seconds.values())
         return found.fitted
 
     def _agreement(self, student: nn.Module, images: Images, part: slice) -> AgreementReport:
@@ -222,6 +224,7 @@ class _Run:
             training=self.training,
             seconds=seconds,
             warnings=missed(budget)
+            + few_tried(budget, self.options.refine)
             + warnings_of(
                 self.plan,
                 self.loaded.model,

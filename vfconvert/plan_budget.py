@@ -57,6 +57,9 @@ def find_plan(
     The costs are written where they are kept and have grown. Raises `BudgetError`, and the errors of the fit.
     """
     size = prepared.loaded.size_bytes
+    chosen_by = 0
+    if options.max_drop is not None or options.refine:  # before any work
+        chosen_by = images.half("--max-drop" if options.max_drop is not None else "--refine")
     timed = any(target.cost == "latency" for target in options.targets)
     known = costs.known
     table = table_of(prepared.subject, images.calibration, options, costs if timed else None, progress)
@@ -64,7 +67,6 @@ def find_plan(
         costs.write(options.costs)
     if options.max_drop is not None:
         tried: dict[Plan, Fitted] = {}
-        chosen_by = images.half("--max-drop")
 
         def drop_of(plan: Plan) -> float:
             tried.clear()  # the last is the best, or is made again
@@ -79,19 +81,18 @@ def find_plan(
     check_something_converted(searched.plan)
     if not options.refine:
         return Found(searched=searched)
-    chosen_by = images.half("--refine")
     chosen = images.judging[:chosen_by]
-    try:
-        distance(prepared.teacher, prepared.teacher, chosen[:2])
-    except VaryingOutputError as error:
-        raise BudgetError("--refine compares outputs, and those of this network vary in number; drop it") from error
 
     def loss_of(plan: Plan) -> float:
         return distance(prepared.teacher, fit(plan, images, alone=True).model, chosen)
 
-    best, trials = refined(searched, options.refine, loss_of, share_of)
+    try:
+        distance(prepared.teacher, prepared.teacher, chosen)
+        best, trials = refined(searched, options.refine, loss_of, share_of)
+    except VaryingOutputError as error:
+        raise BudgetError("--refine compares outputs, and those of this network vary in number; drop it") from error
     rows = [
         TrialReport(kinds=each.kinds, damage=each.point.damage, loss=each.loss, chosen=each.point == best.point)
         for each in trials
     ]
-    return Found(searched=best, trials=tuple(rows), judged_from=chosen_by)
+    return Found(searched=best, trials=tuple(rows), judged_from=chosen_by if trials else 0)

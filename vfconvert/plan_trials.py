@@ -6,6 +6,7 @@ a few unlike plans within the same limits is best, a fit of each tells.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, islice
@@ -17,12 +18,12 @@ from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.frontier import Point
 from vfconvert.budget.knapsack import choose, point_of
 from vfconvert.budget.table import KEEP, OptionTable
-from vfconvert.errors import BudgetError
+from vfconvert.errors import BudgetError, FitError
 from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
+from vfconvert.reporting.describe import judging_batch
 from vfconvert.tasks.structure import distillation_loss, sizes_of
 
-_BATCH = 64  # images
 _FAR = 1.5  # times the least predicted damage: beyond that a fit would hardly say otherwise
 _NEAR = 0.04  # by what share a measured latency may be above its limit: so much it varies
 
@@ -44,17 +45,27 @@ def refined(
 ) -> tuple[Searched, tuple[Trial, ...]]:
     """The best by `loss_of` of the plan found and of `tries` others within its limits, and all that were tried.
 
-    `loss_of` converts by a plan and tells how far it is from the original; of equals the first counts. `share_of` times
-    a plan as a whole, where a latency is limited.
+    `loss_of` converts by a plan and tells how far it is from the original; of equals the first counts, and another plan
+    that cannot be fitted does not. Where there is no other, none is tried. `share_of` times a plan as a whole, where a
+    latency is limited.
     """
     others = (chosen for chosen in rivals(found.table, found.limits) if _quick(found, chosen, share_of))
+    picked = list(islice(others, tries))
     tried: list[Trial] = []
-    for chosen in (found.point.chosen, *islice(others, tries)):
-        point = point_of(found.table, chosen)
-        loss = loss_of(found.table.plan(chosen))
-        tried.append(Trial(kinds=_kinds(found.table, chosen), point=point, loss=loss))
-    best = min(tried, key=lambda trial: trial.loss)
-    return replace(found, plan=found.table.plan(best.point.chosen), point=best.point), tuple(tried)
+    for chosen in (found.point.chosen, *picked) if picked else ():
+        try:
+            loss = loss_of(found.table.plan(chosen))
+        except FitError:
+            if chosen == found.point.chosen:
+                raise
+            continue
+        tried.append(Trial(kinds=_kinds(found.table, chosen), point=point_of(found.table, chosen), loss=loss))
+    if not tried:
+        return found, ()
+    best = min(tried, key=lambda trial: (math.isnan(trial.loss), trial.loss)).point
+    least = (1 - found.gap) * found.point.damage
+    gap = 1 - least / best.damage if best.damage > 0 else found.gap
+    return replace(found, plan=found.table.plan(best.chosen), point=best, gap=gap), tuple(tried)
 
 
 def rivals(table: OptionTable, limits: Mapping[str, float]) -> Iterator[tuple[int, ...]]:
@@ -113,8 +124,9 @@ def distance(teacher: nn.Module, student: nn.Module, images: Tensor) -> float:
     """
     device = next(teacher.parameters()).device
     total, sizes = 0.0, None
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH].to(device)
+    size = judging_batch(images)
+    for start in range(0, len(images), size):
+        batch = images[start : start + size].to(device)
         wanted, got = teacher(batch.clone()), student(batch.clone())
         sizes = sizes_of(wanted) if sizes is None else sizes
         total += float(distillation_loss(got, wanted, 1.0, sizes=sizes)) * len(batch)

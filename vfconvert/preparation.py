@@ -58,6 +58,11 @@ class Prepared:
     device: torch.device
 
     @property
+    def norms(self) -> dict[str, str]:
+        """Layer -> the BatchNorm that alone reads its output."""
+        return dict(self.network.following_norm) if self.network is not None else {}
+
+    @property
     def subject(self) -> Subject:
         """What a plan is searched for."""
         return Subject(

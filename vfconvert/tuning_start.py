@@ -31,6 +31,7 @@ _METHOD = (
     *("spatial", "channel", "windows", "channel_stride", "crops", "include", "exclude", "include_first", "layers"),
     *("targets", "max_drop", "refine", "reconstruct", "augment", "calibration_images", "target_data", "input_shape"),
 )
+_BEFORE = {"views": 1, "refine": "0"}  # what checkpoints have that do not say so
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +66,8 @@ def saved(prepared: Prepared, options: ConversionOptions) -> Start | None:
             f"{folder} holds the checkpoint of a run of which no file was written yet (step {state.step} of "
             f"{state.steps}); add --resume to go on from it, or remove the folder"
         )
-    check_identity(state.identity, identity_of(prepared, options), folder)
-    norms = prepared.network.following_norm if prepared.network is not None else {}
-    plan = read_plan(folder / PLAN, prepared.teacher, prepared.layers, norms)
+    check_identity({**_BEFORE, **state.identity}, identity_of(prepared, options), folder)
+    plan = read_plan(folder / PLAN, prepared.teacher, prepared.layers, prepared.norms)
     return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=state)
 
 
@@ -92,8 +92,7 @@ def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, 
             return start
         path.write_bytes(plan)
         state = from_bytes(content, "what the first process sent")
-        norms = prepared.network.following_norm if prepared.network is not None else {}
-        made = read_plan(path, prepared.teacher, prepared.layers, norms)
+        made = read_plan(path, prepared.teacher, prepared.layers, prepared.norms)
     fitted = _fitted(prepared.teacher, made, state)
     return Start(plan=made, fitted=fitted, state=state if state.epochs else None)
 

@@ -30,7 +30,7 @@ def import_file(source: str, purpose: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[unique]
+        sys.modules.pop(unique, None)
         if before is not None:
             sys.modules[unique] = before
         raise
@@ -46,10 +46,9 @@ def modules_beside(source: str) -> Iterator[None]:
     if not source.endswith(".py"):
         yield
         return
-    folder = str(Path(source).expanduser().resolve().parent)
-    sys.path.insert(0, folder)
+    before = list(sys.path)
+    sys.path.insert(0, str(Path(source).expanduser().resolve().parent))
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # the file may have taken it out itself
-            sys.path.remove(folder)
+        sys.path[:] = before

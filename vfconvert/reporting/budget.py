@@ -65,6 +65,14 @@ def missed(found: BudgetReport | None) -> tuple[str, ...]:
     return tuple(f"target {row.target} is missed; give a lower one" for row in rows if not row.kept)
 
 
+def few_tried(found: BudgetReport | None, wanted: int) -> tuple[str, ...]:
+    """A sentence where `--refine` found fewer plans to compare than it was asked for."""
+    others = max(len(found.trials) - 1, 0) if found is not None else wanted
+    if others >= wanted:
+        return ()
+    return (f"--refine {wanted} found {others} other plan(s) within the targets and near the best prediction",)
+
+
 def budget_lines(found: BudgetReport | None) -> Iterator[Text]:
     """A line for each target, and one for the damage."""
     if found is None:

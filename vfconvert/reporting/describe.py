@@ -30,7 +30,7 @@ def agreement_report(
     teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
 ) -> AgreementReport:
     """How far the student still answers as the teacher does on images no stage has seen."""
-    batch = max(1, min(64, _JUDGING_NUMBERS // images[0].numel()))
+    batch = judging_batch(images)
     wanted, got = predict(teacher, images, batch), predict(student, images, batch)
     found = agreement(wanted, got)
     comparable = labels is not None and wanted.dim() == 2 and classes == wanted.shape[1]
@@ -49,6 +49,11 @@ def agreement_report(
         accuracy_before=before,
         accuracy_after=after,
     )
+
+
+def judging_batch(images: Tensor) -> int:
+    """How many of the images `(N, C, H, W)` are computed at once: fewer of large ones."""
+    return max(1, min(64, _JUDGING_NUMBERS // images[0].numel()))
 
 
 def points_lost(found: AgreementReport) -> float:
