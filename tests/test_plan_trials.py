@@ -81,7 +81,7 @@ def mixed_table(seed: int) -> OptionTable:
     return table_of(*((option(KEEP, 1000, 9000, 0), *(drawn(kind) for kind in kinds * 2)) for _ in range(3)))
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_rival_is_the_least_harmful_of_its_kinds(seed: int) -> None:
     table = mixed_table(seed)
     limits = {"params": 0.6 * table.parameters}
