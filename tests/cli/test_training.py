@@ -1,7 +1,9 @@
 """`--epochs` end to end: the file, the report and the log of a run; a run that is stopped; several processes."""
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from vfconvert.errors import (
     UntrustedModelError,
     UnwritableOutputError,
 )
-from vfconvert.training.checkpoint import NAME
+from vfconvert.training.checkpoint import NAME, read_checkpoint, to_bytes
 
 FAST = ("--no-reconstruct", "--no-measure", "--batch", "16", "-q")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -65,6 +67,35 @@ def test_checkpoint_log_and_plan_are_beside_the_output(run):
     lines = [json.loads(line) for line in (kept / "log.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines if "epoch" in line] == [0, 1, 2]
     assert {"step", "loss", "rate", "images_per_second"} <= set(lines[-2])
+
+
+def test_training_goes_on_from_the_plan_that_refining_took_and_shows_several_views(
+    cli_invoke, folder, tmp_path, monkeypatch
+):
+    line = ("--target", "params=75%", "--refine", 1, "--data", folder / "images", "--epochs", 1, "--padding", 1, *FAST)
+    once = (*line, "--views", 2, "--checkpoints", tmp_path / "kept", "--report", tmp_path / "r.json")
+    cli_invoke(folder / "model.pt", *once, "-o", tmp_path / "m.onnx", exit_code=0)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["training"]["steps"] == 12  # 96 images, twice
+    assert len(report["budget"]["trials"]) == 2
+    assert report["agreement"]["images"] == 12
+    monkeypatch.setattr("vfconvert.pipeline.compress", lambda *_: pytest.fail("fitted again"))
+    cli_invoke(folder / "model.pt", *once, "--resume", "-o", tmp_path / "again.onnx", exit_code=0)
+    other = (*line, "--views", 3, "--checkpoints", tmp_path / "kept", "--resume", "-o", tmp_path / "other.onnx")
+    stderr = cli_invoke(folder / "model.pt", *other, exit_code=TrainingError.exit_code).stderr
+    assert "views 2 there and 3 here" in stderr
+
+
+def test_a_checkpoint_that_does_not_know_of_views_goes_on(cli_invoke, folder, run, tmp_path):
+    kept = tmp_path / "kept"
+    shutil.copytree(run / "m.training", kept)
+    state = read_checkpoint(kept)
+    assert {"views", "refine"} <= set(state.identity)
+    older = {name: value for name, value in state.identity.items() if name not in ("views", "refine")}
+    (kept / NAME).write_bytes(to_bytes(dataclasses.replace(state, identity=older)))
+    line = ("--spatial", "--data", folder / "images", "--epochs", 2, "--checkpoints", kept, "--resume")
+    cli_invoke(folder / "model.pt", *line, *FAST, "-o", tmp_path / "again.onnx", exit_code=0)
+    assert (tmp_path / "again.onnx").exists()
 
 
 def test_a_run_at_its_end_is_exported_again_without_training(cli_invoke, folder, run, tmp_path, monkeypatch):
