@@ -55,7 +55,8 @@ def main() -> None:
         rank(bench, arguments.plans, arguments.share)
     else:
         shares = [float(share) for share in arguments.shares.split(",")]
-        choosing = Cifar(arguments.data / "cifar10-jpeg.zip").calibration(CHOOSING, arguments.seed + 1000)
+        cifar = Cifar(arguments.data / "cifar10-jpeg.zip")
+        choosing = cifar.calibration(CHOOSING, arguments.seed + 1000) if arguments.refine else None
         compare_uniform(
             bench, arguments.kinds.split(","), shares, arguments.cost.split(","), arguments.refine, choosing
         )
@@ -98,7 +99,7 @@ def random_choice(table: OptionTable, share: float, generator: np.random.Generat
 
 
 def compare_uniform(
-    bench: Bench, kinds: list[str], shares: list[float], costs: list[str], tries: int, choosing: Tensor
+    bench: Bench, kinds: list[str], shares: list[float], costs: list[str], tries: int, choosing: Tensor | None
 ) -> None:
     """Uniform conversions at each share, and plans of the same parameters and of the same executed MACs."""
     for share in shares:
@@ -113,13 +114,13 @@ def compare_uniform(
                 _planned(bench, {cost: limits[cost]}, tries, choosing)
 
 
-def _planned(bench: Bench, limits: dict[str, float], tries: int, choosing: Tensor) -> None:
+def _planned(bench: Bench, limits: dict[str, float], tries: int, choosing: Tensor | None) -> None:
     """Print what the plan within the limits has, and with `tries` what the one has that `--refine` takes."""
     choice = choose(bench.table, limits)
     plan = bench.table.plan(choice.chosen)
     fitted: dict[Plan, nn.Module] = {plan: bench.convert(plan)}
     _print(f"  planned, the same {', '.join(limits)}", bench.measure(fitted[plan]))
-    if not tries:
+    if choosing is None:
         return
 
     def loss_of(plan: Plan) -> float:

@@ -34,6 +34,7 @@ from benchmarks.methods import METHODS, student_of
 from benchmarks.stages import WISHES
 from benchmarks.subjects import bench_of
 from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.forward import evaluating
 from vfconvert.analysis.graph import trace
 from vfconvert.analysis.profile import profile
 from vfconvert.budget.knapsack import choose, point_of
@@ -167,10 +168,8 @@ class Printed:
             print(f"    {step}/{steps}: loss {loss:.4f}, rate {rate:.4f}, {images_per_second:.0f} images/s", flush=True)
 
         if step in self._early:
-            modes = {module: module.training for module in self._student.modules()}
-            print(f"    {step / steps:.1%} of the run: {accuracy(self._student, *self._judging):.2f} %", flush=True)
-            for module, mode in modes.items():
-                module.training = mode
+            with evaluating(self._student):
+                print(f"    {step / steps:.1%} of the run: {accuracy(self._student, *self._judging):.2f} %", flush=True)
 
     def epoch(self, record: dict[str, float]) -> None:
         print("  " + ", ".join(f"{k} {v:.2f}" for k, v in record.items()), flush=True)

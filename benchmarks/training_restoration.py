@@ -5,8 +5,8 @@
 
 DATA and judging are those of `benchmarks.restoration`. Training: random 48x48 patches of the first 80 images of
 BSD100, each image at scales 2, 3 and 4, luminance in 8 bits, degraded as the product does it. `--on held-out` judges on
-the other 20 images: settings are chosen there. The number of epochs is that which fills the minutes, from the first
-steps of a run of one epoch.
+ten of the other 20 images: settings are chosen there. The last ten choose the epoch, by patches. The number of epochs is
+that which fills the minutes, from the first steps of a run of one epoch.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from benchmarks.networks import vdsr
 from benchmarks.restoration import PATCH, SCALES, luminance, patches, psnr
 from benchmarks.stages import WISHES, parameters
 from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.forward import evaluating
 from vfconvert.analysis.graph import trace
 from vfconvert.analysis.profile import profile
 from vfconvert.data.batches import BatchStream
@@ -217,12 +218,9 @@ class _Printed:
         print(f"  {line}", flush=True)
 
     def _line(self, what: str) -> None:
-        modes = {module: module.training for module in self._student.modules()}
-        self._student.eval()
         minutes = (perf_counter() - self._begun) / 60
-        print(f"  {minutes:.1f} min, {what}: {_decibels(self._student, self._judged)}", flush=True)
-        for module, mode in modes.items():
-            module.training = mode
+        with evaluating(self._student):
+            print(f"  {minutes:.1f} min, {what}: {_decibels(self._student, self._judged)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -141,13 +141,13 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
     if examples is None:
         return _synthetic(source.shape, options, model, progress)
     split = source.split(options, options.calibration_images)
-    choosing = split.choosing
+    choosing, first = len(split.choosing), set(split.choosing)
     if options.training.epochs:  # what is left out there is told, and does not end hours of work
         most = options.training.most_unreadable
         split = Split(
             calibration=source.readable(split.calibration, most), held_out=source.readable(split.held_out, most)
         )
-        choosing = tuple(index for index in split.held_out if index in set(choosing))
+        choosing = sum(index in first for index in split.held_out)
     chosen = (*split.calibration, *split.held_out)
     tensors = stacked(
         len(chosen), lambda number: source.read(chosen[number]), lambda number: examples.name(chosen[number]), progress
@@ -159,7 +159,7 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
         judging=tensors[fitting:],
         labels=torch.tensor([known[index] for index in split.held_out]) if known is not None else None,
         classes=examples.classes,
-        choosing=len(choosing),
+        choosing=choosing,
         report=ImagesReport(
             source=examples.root,
             method=f"a random draw of {len(examples):,} images{_unused(examples)}",
