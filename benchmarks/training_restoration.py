@@ -5,8 +5,8 @@
 
 DATA and judging are those of `benchmarks.restoration`. Training: random 48x48 patches of the first 80 images of
 BSD100, each image at scales 2, 3 and 4, luminance in 8 bits, degraded as the product does it. `--on held-out` judges on
-ten of the other 20 images: settings are chosen there. The last ten choose the epoch, by patches. The number of epochs is
-that which fills the minutes, from the first steps of a run of one epoch.
+ten of the other 20 images: settings are chosen there. The last ten choose the epoch, by patches. The number of epochs
+is that which fills the minutes, from the first steps of a run of one epoch.
 """
 
 from __future__ import annotations
