@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--early", action="store_true", help="judge after 1, 5 and 20 % of the steps too")
+    parser.add_argument("--early", action="store_true", help="judge after 1, 5 and 20 %% of the steps too")
     parser.add_argument("--most", type=int, default=0, help="train on so many images only (0: all)")
     parser.add_argument("--cache", type=Path, help="folder in which fitted networks are kept")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
