@@ -143,6 +143,7 @@ def trained(
         options=dataclasses.replace(options, epochs=epochs),
         seed=arguments.seed,
         device=device,
+        features=tuple(name for name, layer in start.named_modules() if isinstance(layer, VersatileConv2d)),
     )
     steps = job.options.epochs * len(job.training)
     early = {max(1, round(share * steps)) for share in (0.01, 0.05, 0.2)} if arguments.early else set()

@@ -98,6 +98,7 @@ def main() -> None:
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--early", action="store_true")
     parser.add_argument("--reconstruct", type=float, default=1.0, help="share of the usual steps of the fit")
+    parser.add_argument("--cache", type=Path, help="folder in which fitted networks are kept")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
     loop._COUNTED = 1  # told of every step
@@ -127,6 +128,11 @@ def main() -> None:
 
 
 def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argparse.Namespace) -> nn.Module:
+    cache = arguments.cache
+    kept = cache / f"vdsr-{kind}-{arguments.reconstruct}-{arguments.seed}.pt" if cache is not None else None
+    if kept is not None and kept.exists():
+        found: nn.Module = torch.load(kept, weights_only=False)  # our own
+        return found
     images = patches(paths, 384, arguments.seed)
     network = trace(teacher, images[:2])
     if network is None:
@@ -139,7 +145,10 @@ def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argpars
         seed=arguments.seed,
         share=arguments.reconstruct,
     )
-    return compress(teacher, network, plan, images, options).model
+    made = compress(teacher, network, plan, images, options).model
+    if kept is not None:
+        torch.save(made, kept)
+    return made
 
 
 def _job(

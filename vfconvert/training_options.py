@@ -11,9 +11,12 @@ from vfconvert.errors import TrainingError
 
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("fp32", "bf16", "fp16")
-NORMS = ("batch", "frozen")
+NORMS = ("auto", "batch", "frozen")
 _RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128, in proportion to others
 _USUAL_BATCH = 128
+_NORMED_RATE = 2e-3  # of AdamW where norms follow the batch, which makes a layer's scale of no account
+_NORMED_BATCH = 64  # from which on that rate stays as it is
+_FEWEST_IMAGES, _FEWEST_STEPS = 32, 300  # for which statistics of the batch are worth the disturbance
 _SHAPING = (  # what decides the weights, so that a run can only be continued with the same
     *("epochs", "batch", "optimizer", "rate", "momentum", "weight_decay", "warm_up", "clip", "temperature"),
     *("feature_weight", "label_weight", "task", "scale", "patch", "views", "padding", "crop_scale", "flip"),
@@ -23,7 +26,9 @@ _SHAPING = (  # what decides the weights, so that a run can only be continued wi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainingOptions:
-    """`epochs` of 0 is no training. `rate` None: by the optimizer and the batch. `batch` counts all processes.
+    """`norms` of "auto": by each batch where batches are large and the run is long, else as they are.
+
+    `epochs` of 0 is no training. `rate` None: by optimizer, batch and norms. `batch` counts all processes.
 
     `warm_up` is a share of all steps; `clip` bounds the norm of all gradients (0: not); `feature_weight` and
     `label_weight` are those of the match of converted layers' outputs and of the labels beside the distillation;
@@ -33,7 +38,7 @@ class TrainingOptions:
     """
 
     epochs: int = 0
-    batch: int = 128
+    batch: int = 64
     optimizer: str = "adamw"
     rate: float | None = None
     momentum: float = 0.9
@@ -55,7 +60,7 @@ class TrainingOptions:
     precision: str = "fp32"
     channels_last: bool = False
     compile: bool = False
-    norms: str = "frozen"
+    norms: str = "auto"
     ema: float = 0.0
     patience: int = 0
     checkpoints: Path | None = None
@@ -92,7 +97,18 @@ class TrainingOptions:
     @property
     def highest_rate(self) -> float:
         """The rate after the warm-up."""
-        return self.rate if self.rate is not None else _RATES[self.optimizer] * self.batch / _USUAL_BATCH
+        if self.rate is not None:
+            return self.rate
+        if self.optimizer == "adamw" and self.norms == "batch":
+            return _NORMED_RATE * min(1.0, self.batch / _NORMED_BATCH)
+        return _RATES[self.optimizer] * self.batch / _USUAL_BATCH
+
+    def settled(self, *, has_norms: bool, steps: int) -> TrainingOptions:
+        """With `norms` of "auto" decided, for a network with BatchNorms or without and a run of so many steps."""
+        if self.norms != "auto":
+            return self
+        worth_it = has_norms and self.batch >= _FEWEST_IMAGES and steps >= _FEWEST_STEPS
+        return dataclasses.replace(self, norms="batch" if worth_it else "frozen")
 
     def shaping(self) -> dict[str, Any]:
         """The options that decide the final weights, as JSON holds them."""

@@ -187,13 +187,14 @@ def _some(prepared: Prepared) -> tuple[Tensor, Tensor | None]:
 
 
 def _report(job: Job, trained: Trained, begun: int) -> TrainingReport:
-    options = job.options
+    options = trained.options
     return TrainingReport(
         task=job.task.name,
         metric=job.task.metrics[0],
         higher_is_better=job.task.higher_is_better,
         optimizer=options.optimizer,
         rate=options.highest_rate,
+        norms=options.norms,
         batch=options.batch,
         processes=job.ranks.world,
         epochs=trained.epochs,

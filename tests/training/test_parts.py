@@ -91,3 +91,22 @@ def test_options_that_no_run_can_have(given, said):
 def test_the_rate_is_in_proportion_to_the_batch():
     assert TrainingOptions(batch=256).highest_rate == 2 * TrainingOptions(batch=128).highest_rate
     assert TrainingOptions(batch=256, rate=0.3).highest_rate == 0.3
+
+
+def test_the_rate_is_higher_where_norms_follow_the_batch_and_ends_to_grow():
+    rates = [TrainingOptions(batch=batch, norms="batch").highest_rate for batch in (16, 32, 64, 512)]
+    assert rates == [0.0005, 0.001, 0.002, 0.002]
+    assert TrainingOptions(batch=64, norms="batch", optimizer="sgd").highest_rate == 0.01
+
+
+@pytest.mark.parametrize(
+    ("has_norms", "batch", "steps", "wanted"),
+    [(True, 32, 300, "batch"), (False, 32, 300, "frozen"), (True, 31, 300, "frozen"), (True, 32, 299, "frozen")],
+)
+def test_norms_follow_the_batch_in_long_runs_of_large_batches(has_norms, batch, steps, wanted):
+    options = TrainingOptions(batch=batch)
+    assert options.norms == "auto"
+    assert options.settled(has_norms=has_norms, steps=steps).norms == wanted
+    for chosen in ("batch", "frozen"):
+        given = TrainingOptions(batch=batch, norms=chosen)
+        assert given.settled(has_norms=has_norms, steps=steps) is given

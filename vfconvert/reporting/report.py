@@ -210,6 +210,7 @@ class TrainingReport:
     higher_is_better: bool
     optimizer: str
     rate: float
+    norms: str
     batch: int
     processes: int
     epochs: tuple[Mapping[str, Any], ...]

@@ -11,6 +11,7 @@ from vfconvert.reporting.report import TrainingReport
 from vfconvert.reporting.units import decibels, percent, plural, seconds
 
 _SHOWN = 3  # names of images
+_NORMS = {"batch": "by each batch", "frozen": "as they were"}
 _UNITS = {"top1": percent, "top5": percent, "agreement": percent, "miou": percent, "psnr": decibels}
 
 
@@ -23,7 +24,8 @@ def training_lines(found: TrainingReport | None) -> Iterator[Text]:
     kept = "" if found.best_epoch == last["epoch"] else f", best after epoch {found.best_epoch} of {last['epoch']}"
     yield Text.assemble(
         f"Fine-tuned for {plural(last['epoch'], 'epoch')} ({found.optimizer}, rate {found.rate:.3g}, batch "
-        f"{found.batch}; {seconds(found.seconds)}): {found.metric} on the images that it was chosen by ",
+        f"{found.batch}, norms {_NORMS[found.norms]}; {seconds(found.seconds)}): {found.metric} on the images that "
+        "it was chosen by ",
         (values, "bold"),
         f"{kept}.",
     )

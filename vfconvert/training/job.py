@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from vfconvert.data.batches import BatchStream
 from vfconvert.tasks.task import Task
+from vfconvert.training.norms import tracking
 from vfconvert.training.ranks import Ranks
 from vfconvert.training_options import TrainingOptions
 
@@ -40,3 +42,9 @@ class Job:
     notes: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
     ranks: Ranks = field(default_factory=Ranks)
+
+    def settled(self) -> Job:
+        """With options that leave nothing to be decided by the network and the length of the run."""
+        steps = self.options.epochs * len(self.training)
+        options = self.options.settled(has_norms=bool(tracking(self.student)), steps=steps)
+        return dataclasses.replace(self, options=options)

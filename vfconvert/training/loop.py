@@ -23,6 +23,7 @@ from vfconvert.training.objective import first_not_finite
 from vfconvert.training.optimizing import rate_factor
 from vfconvert.training.signals import Signals, TrainingInterrupted
 from vfconvert.training.watching import Silent, Watcher
+from vfconvert.training_options import TrainingOptions
 
 _SLOWER = 0.1  # times the rate after a loss that was not finite
 _CURVE = 400  # points of the curve of losses
@@ -32,7 +33,10 @@ _COUNTED = 20  # steps over which the speed is told
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Trained:
-    """The student with its best weights; a record for every validation, epoch 0 before training; losses by step."""
+    """The student with its best weights; a record for every validation, epoch 0 before training; losses by step.
+
+    `options` are the job's, settled.
+    """
 
     model: nn.Module
     epochs: tuple[Mapping[str, Any], ...]
@@ -41,6 +45,7 @@ class Trained:
     best_epoch: int
     norms_estimated: bool
     seconds: float
+    options: TrainingOptions
 
 
 def train(job: Job, watcher: Watcher | None = None, state: State | None = None) -> Trained:
@@ -49,6 +54,7 @@ def train(job: Job, watcher: Watcher | None = None, state: State | None = None) 
     Raises `TrainingError` where a loss is not finite for the second time, and what the data raises;
     `TrainingInterrupted` where a signal came, with the checkpoint written.
     """
+    job = job.settled()
     with torch.random.fork_rng(devices=[]), Signals().noted() as signals:
         torch.manual_seed(job.seed)
         run = _Run(job, watcher if watcher is not None else Silent(), signals)
@@ -127,6 +133,7 @@ class _Run:
             best_epoch=state.best_epoch,
             norms_estimated=estimated,
             seconds=self._seconds(),
+            options=self._job.options,
         )
 
     def _rate(self, step: int) -> float:
