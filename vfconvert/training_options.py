@@ -12,10 +12,9 @@ from vfconvert.errors import TrainingError
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("fp32", "bf16", "fp16")
 NORMS = ("auto", "batch", "frozen")
-_RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128, in proportion to others
+_RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128
 _USUAL_BATCH = 128
 _NORMED_RATE = 2e-3  # of AdamW where norms follow the batch, which makes a layer's scale of no account
-_NORMED_BATCH = 64  # from which on that rate stays as it is
 _FEWEST_IMAGES, _FEWEST_STEPS = 32, 300  # for which statistics of the batch are worth the disturbance
 _SHAPING = (  # what decides the weights, so that a run can only be continued with the same
     *("epochs", "batch", "optimizer", "rate", "momentum", "weight_decay", "warm_up", "clip", "temperature"),
@@ -38,7 +37,7 @@ class TrainingOptions:
     """
 
     epochs: int = 0
-    batch: int = 64
+    batch: int = 128
     optimizer: str = "adamw"
     rate: float | None = None
     momentum: float = 0.9
@@ -100,7 +99,7 @@ class TrainingOptions:
         if self.rate is not None:
             return self.rate
         if self.optimizer == "adamw" and self.norms == "batch":
-            return _NORMED_RATE * min(1.0, self.batch / _NORMED_BATCH)
+            return _NORMED_RATE * min(1.0, self.batch / _USUAL_BATCH)
         return _RATES[self.optimizer] * self.batch / _USUAL_BATCH
 
     def settled(self, *, has_norms: bool, steps: int) -> TrainingOptions:

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.loading.helpers import zipped
 from vfconvert.errors import (
     EmptyModelError,
     NotAModelError,
@@ -21,14 +21,6 @@ from vfconvert.errors import (
     VfconvertError,
 )
 from vfconvert.loading import load_model
-
-
-def zipped(records: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in records.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 def image(kind: str) -> bytes:
@@ -110,20 +102,6 @@ def test_load_model_refuses_torchscript(network: nn.Module, tmp_path: Path) -> N
     torch.jit.trace(network.eval(), torch.rand(1, 3, 8, 8)).save(str(tmp_path / "model.pt"))
     with pytest.raises(UnsupportedModelError, match=r"is a TorchScript archive.*save the nn.Module"):
         load_model(tmp_path / "model.pt", trust_pickle=True)
-
-
-@pytest.mark.parametrize("marker", ["archive/archive_format", "serialized_exported_program.json"])
-def test_load_model_refuses_torch_export(marker: str, tmp_path: Path) -> None:
-    (tmp_path / "model.pt2").write_bytes(zipped({marker: b"pt2", "archive/data.pkl": b"."}))
-    with pytest.raises(UnsupportedModelError, match=r"is a torch.export program"):
-        load_model(tmp_path / "model.pt2")
-
-
-def test_load_model_refuses_a_real_exported_program(network: nn.Module, tmp_path: Path) -> None:
-    program = torch.export.export(network.eval(), (torch.rand(1, 3, 8, 8),))
-    torch.export.save(program, tmp_path / "model.pt2")
-    with pytest.raises(UnsupportedModelError, match=r"is a torch.export program"):
-        load_model(tmp_path / "model.pt2")
 
 
 def test_every_refusal_is_one_line(tmp_path: Path) -> None:

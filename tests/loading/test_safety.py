@@ -13,29 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from tests.loading.helpers import assert_same_weights
+from tests.loading.helpers import Gadget, assert_same_weights, touch
 from vfconvert.errors import UnsupportedModelError, UntrustedModelError, VfconvertError
 from vfconvert.loading import load_model
 from vfconvert.loading.allowlist import HARMLESS, allowed, may_be_skipped
 
 
-class Gadget:
-    """Pickles to a call of a function."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = function, arguments
-
-    def __reduce__(self) -> Any:
-        return self.call
-
-
 class OwnNetwork(nn.Sequential):
     """A network that is neither torch's nor torchvision's."""
-
-
-def touch(path: str) -> None:
-    """A function of an installed package, as far as a pickle is concerned."""
-    Path(path).touch()
 
 
 def hold(network: nn.Module, value: object) -> nn.Module:

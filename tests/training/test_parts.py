@@ -94,7 +94,7 @@ def test_the_rate_is_in_proportion_to_the_batch():
 
 
 def test_the_rate_is_higher_where_norms_follow_the_batch_and_ends_to_grow():
-    rates = [TrainingOptions(batch=batch, norms="batch").highest_rate for batch in (16, 32, 64, 512)]
+    rates = [TrainingOptions(batch=batch, norms="batch").highest_rate for batch in (32, 64, 128, 512)]
     assert rates == [0.0005, 0.001, 0.002, 0.002]
     assert TrainingOptions(batch=64, norms="batch", optimizer="sgd").highest_rate == 0.01
 

@@ -13,7 +13,7 @@ _HEAD_BYTES = 64
 _ZIP = b"PK\x03\x04"
 _LEGACY_NUMBER = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # the first thing in a file of the old layout
 _LEGACY = b"\x80\x02\x8a\x0a" + _LEGACY_NUMBER + b"."
-_EXPECTED = "expected a file of torch.save or a .safetensors file"
+_EXPECTED = "expected a file of torch.save or torch.export, or a .safetensors file"
 _LONGEST_HEADER = 100_000_000  # bytes; what the safetensors format allows
 
 _OTHER_FILES = {
@@ -28,10 +28,9 @@ _OTHER_FILES = {
 }
 _OTHER_ARCHIVES = {
     "constants.pkl": ("a TorchScript archive", "torch.save the nn.Module it was made from"),
-    "archive_format": ("a torch.export program", "torch.save the nn.Module it was made from"),
-    "serialized_exported_program.json": ("a torch.export program", "torch.save the nn.Module it was made from"),
     ".data/extern_modules": ("a torch.package archive", "torch.save the nn.Module it holds"),
 }
+_EXPORTED = ("archive_format", "serialized_exported_program.json")
 DATA_RECORD = "data.pkl"
 
 
@@ -41,14 +40,15 @@ class FileKind(enum.Enum):
     ZIP = "torch.save's archive"
     LEGACY = "torch.save's layout before torch 1.6"
     SAFETENSORS = "safetensors"
+    EXPORTED = "torch.export's archive"
 
 
 def sniff(path: Path) -> FileKind:
     """The kind of a model file.
 
     Raises `NotAModelError` (missing, a folder, unreadable, some other file), `EmptyModelError` (no bytes),
-    `TruncatedModelError` (starts like a model and ends too soon) and `UnsupportedModelError` (TorchScript,
-    torch.export and torch.package archives).
+    `TruncatedModelError` (starts like a model and ends too soon) and `UnsupportedModelError` (TorchScript
+    and torch.package archives).
     """
     head = read_head(path, _HEAD_BYTES, _EXPECTED)
     if not head:
@@ -82,6 +82,8 @@ def _sniff_archive(path: Path) -> FileKind:
     for marker, (what, instead) in _OTHER_ARCHIVES.items():
         if marker in records or marker in plain:
             raise UnsupportedModelError(f"{path}: is {what}, which cannot be rewritten; {instead}")
+    if any(marker in records or marker in plain for marker in _EXPORTED):
+        return FileKind.EXPORTED
     if DATA_RECORD not in records:
         raise NotAModelError(f"{path}: a zip archive with no {DATA_RECORD} in it, {_EXPECTED}; choose another file")
     return FileKind.ZIP
