@@ -281,3 +281,15 @@ def test_load_model_answers_damage_with_its_own_errors(
                 messages.append(str(error))
     assert len(messages) >= 10  # weights of the legacy layout have no checksum: many mutations go unseen
     assert all(message.startswith(f"{path}: ") and "\n" not in message for message in messages)
+
+
+@pytest.mark.parametrize("name", ['1"), open("canary", "w"), ("', "1'", "1\n", "run()", "a\\"])
+def test_names_that_would_be_written_into_code_are_refused(tmp_path: Path, network: nn.Module, name: str) -> None:
+    network._modules = {name if key == "1" else key: value for key, value in network._modules.items()}
+    torch.save(network, tmp_path / "model.pt")
+    with pytest.raises(UntrustedModelError, match="which exporters would write into code; rename it") as caught:
+        load_model(tmp_path / "model.pt")
+    assert "\n" not in str(caught.value)
+    network._modules = {"a-b c:1" if key == name else key: value for key, value in network._modules.items()}
+    torch.save(network, tmp_path / "model.pt")
+    assert "a-b c:1.weight" in load_model(tmp_path / "model.pt").model.state_dict()

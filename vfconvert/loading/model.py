@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from vfconvert.loading.exported import read_exported
 from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.loading.weights import load_weights
+
+_NAME = re.compile(r"[^\"'\\()\x00-\x1f\x7f]*")  # no quotes, parentheses, line breaks
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,6 +157,11 @@ def _checked(network: nn.Module, where: Path | str) -> nn.Module:
         raise UnsupportedModelError(
             f"{where}: is a ScriptModule, which cannot be rewritten; save the original nn.Module"
         )
+    for name in (*(name for name, _ in network.named_modules()), *state):
+        if not _NAME.fullmatch(name):
+            raise UntrustedModelError(
+                f"{where}: has a part of the name {name!r}, which exporters would write into code; rename it"
+            )
     names = [f"{type(module).__module__}.{type(module).__name__}" for module in modules]
     quantized = next((name for name in names if is_quantized(name)), None)
     if quantized or any(isinstance(value, Tensor) and value.is_quantized for value in state.values()):
