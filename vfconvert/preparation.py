@@ -20,6 +20,8 @@ from vfconvert.budget.options import Subject
 from vfconvert.errors import DeviceError, InputShapeError
 from vfconvert.inputs import Source, source_of
 from vfconvert.loading import LoadedModel, load_model
+from vfconvert.loading.onnx_file import check_onnx
+from vfconvert.measuring.runtime import onnx_session
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_choice import plan_of
 from vfconvert.planning import Plan
@@ -92,6 +94,8 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         layers = profile(teacher, example)
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
         _check_batches(teacher, noise.to(device))
+        if loaded.format == "onnx":
+            _check_import(loaded, teacher, noise.to(device))
         network = trace(teacher, noise.to(device))
         plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
         before = totals_of(teacher, layers, count_macs(teacher, example))
@@ -117,6 +121,13 @@ def _check_batches(model: nn.Module, pair: Tensor) -> None:
             f"the network takes one image but not a batch of {len(pair)}, as the fit needs it ({error.__cause__}); "
             "make its forward independent of the number of images"
         ) from error
+
+
+def _check_import(loaded: LoadedModel, teacher: nn.Module, images: Tensor) -> None:
+    """That an ONNX file was understood is seen by what it computes."""
+    session = onnx_session(loaded.path, threads=torch.get_num_threads())
+    name = session.get_inputs()[0].name
+    check_onnx(loaded.path, teacher, images, lambda array: session.run(None, {name: array}))
 
 
 def _device(name: str) -> torch.device:

@@ -82,7 +82,7 @@ def test_load_model_calls_no_function_of_a_package(
     checkpoint = {"state_dict": network.state_dict(), "args": Gadget(touch, str(canary))}
     torch.save(checkpoint, path, _use_new_zipfile_serialization=not legacy)
     loaded = load_model(path, architecture=architecture, trust_pickle=trust)
-    assert (loaded.trusted, loaded.skipped) == (False, ("tests.loading.test_safety.touch",))  # trust was not needed
+    assert (loaded.trusted, loaded.skipped) == (False, ("tests.loading.helpers.touch",))  # trust was not needed
     assert_same_weights(loaded.model, network)
     assert not canary.exists()
     checkpoint["args"].call[0](*checkpoint["args"].call[1])
@@ -130,7 +130,7 @@ def test_load_model_refuses_a_class_of_ones_own(network: nn.Module, legacy: bool
 
 def test_load_model_refuses_a_stand_in_for_a_network(tmp_path: Path) -> None:
     torch.save({"model": Gadget(touch, "x"), "epoch": 3}, tmp_path / "model.pt")
-    with pytest.raises(UntrustedModelError, match=r"'tests.loading.test_safety.touch'"):
+    with pytest.raises(UntrustedModelError, match=r"'tests.loading.helpers.touch'"):
         load_model(tmp_path / "model.pt")
 
 
@@ -154,7 +154,7 @@ def test_load_model_refuses_other_pickle_protocols(network: nn.Module, tmp_path:
 
 def test_load_model_refuses_any_other_class_beside_a_module(network: nn.Module, tmp_path: Path) -> None:
     torch.save({"model": network, "args": Gadget(touch, "x")}, tmp_path / "model.pt")
-    with pytest.raises(UntrustedModelError, match=r"'tests.loading.test_safety.touch'"):
+    with pytest.raises(UntrustedModelError, match=r"'tests.loading.helpers.touch'"):
         load_model(tmp_path / "model.pt")
 
 
@@ -209,7 +209,7 @@ def test_safe_globals_are_left_alone_fails_where_they_are_not() -> None:
 def test_load_model_refuses_a_stand_in_beside_a_module_that_the_process_allows(tmp_path: Path) -> None:
     torch.save({"model": nn.Conv2d(3, 4, 3), "args": Gadget(touch, "x")}, tmp_path / "model.pt")
     allowing = torch.serialization.safe_globals([nn.Conv2d])
-    with allowing, pytest.raises(UntrustedModelError, match=r"'tests.loading.test_safety.touch'"):
+    with allowing, pytest.raises(UntrustedModelError, match=r"'tests.loading.helpers.touch'"):
         load_model(tmp_path / "model.pt")
 
 

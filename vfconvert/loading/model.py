@@ -25,6 +25,7 @@ from vfconvert.loading.allowlist import is_quantized
 from vfconvert.loading.architectures import build_architecture
 from vfconvert.loading.contents import Contents, find_network
 from vfconvert.loading.exported import read_exported
+from vfconvert.loading.onnx_file import read_onnx
 from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.loading.weights import load_weights
@@ -37,8 +38,8 @@ class LoadedModel:
     """A network from a file.
 
     `model` is on the CPU and in evaluation mode; `was_training` is the mode it was saved or built in. `format` is
-    "module" (saved whole), "state_dict" or "exported" (by torch.export); `architecture` is what built the network, None
-    where the file did.
+    "module" (saved whole), "state_dict", "exported" (by torch.export) or "onnx"; `architecture` is what built the
+    network, None where the file did.
     `trusted`: the file was allowed to run code, and had to be. `key` is where in the file the network was ("" at the
     top, else as "a.b"); `skipped` names classes beside the weights that were not read. `size_bytes` and `sha256`
     are the file's.
@@ -63,7 +64,7 @@ def load_model(
     architecture_arguments: Mapping[str, object] | None = None,
     trust_pickle: bool = False,
 ) -> LoadedModel:
-    """Open a file of torch.save or torch.export, or a .safetensors file.
+    """Open a file of torch.save or torch.export, a .safetensors or an ONNX file.
 
     `architecture` says how to build the network of a state dict (see `vfconvert.loading.architectures`), with
     `architecture_arguments` as keyword arguments; of a module saved whole, it then takes the weights. Without
@@ -78,8 +79,7 @@ def load_model(
     contents, skipped, trusted = _read(path, kind, trust_pickle)
     network = contents.network
     saved_as = "module" if isinstance(network, nn.Module) else "state_dict"
-    if kind is FileKind.EXPORTED:
-        saved_as = "exported"
+    saved_as = {FileKind.EXPORTED: "exported", FileKind.ONNX: "onnx"}.get(kind, saved_as)
     if isinstance(network, nn.Module):
         network = _checked(network, path)
     if architecture is not None:
@@ -111,6 +111,8 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> tuple[Contents, tup
         return find_network(_read_safetensors(path), str(path)), (), False
     if kind is FileKind.EXPORTED:
         return Contents(read_exported(path), ""), (), False
+    if kind is FileKind.ONNX:
+        return Contents(read_onnx(path), ""), (), False
     try:
         reading = read_safely(path, kind)
         return _found(reading, path), reading.skipped, False

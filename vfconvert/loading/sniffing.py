@@ -13,8 +13,11 @@ _HEAD_BYTES = 64
 _ZIP = b"PK\x03\x04"
 _LEGACY_NUMBER = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # the first thing in a file of the old layout
 _LEGACY = b"\x80\x02\x8a\x0a" + _LEGACY_NUMBER + b"."
-_EXPECTED = "expected a file of torch.save or torch.export, or a .safetensors file"
+_EXPECTED = "expected a file of torch.save or torch.export, a .safetensors or an .onnx file"
 _LONGEST_HEADER = 100_000_000  # bytes; what the safetensors format allows
+
+# Of protocol buffers: the version of ONNX's format as the first field, then producer, domain, graph or opset.
+_ONNX_VERSION, _NEWEST_ONNX, _ONNX_FIELDS = b"\x08", 64, b"\x12\x1a\x22\x28\x32\x3a\x42"
 
 _OTHER_FILES = {
     b"\x89PNG": "a PNG image",
@@ -41,6 +44,7 @@ class FileKind(enum.Enum):
     LEGACY = "torch.save's layout before torch 1.6"
     SAFETENSORS = "safetensors"
     EXPORTED = "torch.export's archive"
+    ONNX = "ONNX"
 
 
 def sniff(path: Path) -> FileKind:
@@ -60,6 +64,9 @@ def sniff(path: Path) -> FileKind:
     length = int.from_bytes(head[:8], "little")
     if path.suffix == ".safetensors" or (head[8:9] == b"{" and length <= _LONGEST_HEADER):
         return FileKind.SAFETENSORS
+    starts_so = len(head) > 2 and head[:1] == _ONNX_VERSION and head[1] <= _NEWEST_ONNX and head[2] in _ONNX_FIELDS
+    if starts_so or (path.suffix == ".onnx" and head[:1] == _ONNX_VERSION):
+        return FileKind.ONNX
     if _ZIP.startswith(head) or _LEGACY.startswith(head):
         raise TruncatedModelError(f"{path}: ends after {len(head)} bytes, {_EXPECTED}; download or save it again")
     raise NotAModelError(f"{path}: {_describe(head)}, {_EXPECTED}; choose another file")

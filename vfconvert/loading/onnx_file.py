@@ -1,0 +1,154 @@
+"""ONNX files into networks: what the file says is checked before any weight is read, then its graph is imported."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, first_line
+from vfconvert.loading.exported_graph import UnknownGraphError
+from vfconvert.loading.onnx_graph import Importer, Shape
+
+if TYPE_CHECKING:
+    import onnx
+
+_EXPORT_AGAIN = "download or export it again"
+_RELATIVE, _ABSOLUTE = 1e-3, 1e-6  # of the largest output: sums in another order, no more
+
+
+def read_onnx(path: Path) -> nn.Module:
+    """The network in an ONNX file, its convolutions as `Conv2d`, in evaluation.
+
+    Weights may be in other files of the same folder. Raises `TruncatedModelError`, `UntrustedModelError` (weights
+    elsewhere) and `UnsupportedModelError` (operators that are not known here).
+    """
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+        _check_outside(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
+        module = _imported(_simplified(model))
+    except UnknownGraphError as error:
+        raise UnsupportedModelError(
+            f"{path}: an ONNX file that is not read here: {error}; save the nn.Module that it was made from"
+        ) from error
+    except (UntrustedModelError, TruncatedModelError):
+        raise
+    except Exception as error:  # any type, from damaged bytes
+        raise TruncatedModelError(
+            f"{path}: no ONNX model, cut off or damaged ({type(error).__name__}: {first_line(error)}); {_EXPORT_AGAIN}"
+        ) from error
+    return module
+
+
+def _check_outside(model: onnx.ModelProto, path: Path) -> None:
+    """Weights outside the file lie in its folder, in regular files that are long enough."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    folder = Path(os.path.realpath(path.parent))
+    for tensor in model.graph.initializer:
+        if not uses_external_data(tensor):
+            continue
+        info = ExternalDataInfo(tensor)
+        place = folder / info.location
+        real = Path(os.path.realpath(place))
+        if os.path.isabs(info.location) or not real.is_relative_to(folder) or real != place:
+            raise UntrustedModelError(
+                f"{path}: its weights are to be read from {info.location!r}, outside its folder; {_EXPORT_AGAIN}"
+            )
+        if not real.is_file():
+            raise TruncatedModelError(f"{path}: its weights in {info.location!r} are missing; {_EXPORT_AGAIN}")
+        end = (info.offset or 0) + (info.length or 0)
+        if end > real.stat().st_size:
+            raise TruncatedModelError(f"{path}: its weights in {info.location!r} are cut off; {_EXPORT_AGAIN}")
+
+
+def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Functions inlined, constants as initializers, shapes inferred."""
+    import onnx_ir as ir
+    from onnx_ir.passes import common
+
+    passes = ir.passes.Sequential(
+        common.InlinePass(),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.RemoveInitializersFromInputsPass(),
+        common.IdentityEliminationPass(),
+        common.TopologicalSortPass(),
+        common.ShapeInferencePass(),
+    )
+    return ir.to_proto(passes(ir.from_proto(model)).model)
+
+
+def _imported(model: onnx.ModelProto) -> nn.Module:
+    import onnx
+
+    graph = model.graph
+    constants = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
+    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.output, *graph.value_info)}
+    given = [value.name for value in graph.input if value.name not in constants]
+    if len(given) != 1:
+        raise UnknownGraphError(f"it takes {len(given)} inputs, expected one image")
+    importer = Importer(constants, {name: shape for name, shape in shapes.items() if shape is not None}, given)
+    for node in graph.node:
+        attributes = {entry.name: _attribute(onnx.helper.get_attribute_value(entry)) for entry in node.attribute}
+        importer.add(node.op_type, node.domain, node.name, node.input, node.output, attributes)
+    return importer.finish([value.name for value in graph.output])
+
+
+def _attribute(value: Any) -> Any:
+    import onnx
+
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, onnx.TensorProto):
+        return _tensor(value)
+    if isinstance(value, onnx.GraphProto):
+        raise UnknownGraphError("it has a graph within the graph (If, Loop or Scan)")
+    return list(value) if not isinstance(value, (int, float)) else value
+
+
+def _tensor(tensor: onnx.TensorProto) -> Tensor:
+    from onnx import numpy_helper
+
+    found = numpy_helper.to_array(tensor)
+    return torch.from_numpy(np.array(found))  # a copy of its own, writable
+
+
+def _shape(value: onnx.ValueInfoProto) -> Shape | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape"):
+        return None
+    sizes = (size.dim_value if size.HasField("dim_value") else 0 for size in kind.shape.dim)
+    return tuple(size if size > 0 else None for size in sizes)
+
+
+def check_onnx(path: Path, network: nn.Module, images: Tensor, run: Callable[[Any], list[Any]]) -> None:
+    """Raise `UnsupportedModelError` unless the network computes for `images` what the file does for each by itself.
+
+    `run` gives the file's outputs, as arrays, for an array of one image.
+    """
+    with torch.no_grad():
+        got = network(images.clone())
+    got = got if isinstance(got, tuple) else (got,)
+    for number in range(len(images)):
+        for ours, theirs in zip(got, run(images[number : number + 1].cpu().numpy()), strict=True):
+            _compare(ours[number : number + 1], torch.from_numpy(np.asarray(theirs)).to(ours), path)
+
+
+def _compare(ours: Tensor, wanted: Tensor, path: Path) -> None:
+    same = ours.shape == wanted.shape
+    scale = float(wanted.abs().max()) if wanted.numel() else 0.0
+    error = float((ours - wanted).abs().max()) if same and wanted.numel() else 0.0
+    if not same or not error <= _RELATIVE * scale + _ABSOLUTE:
+        said = f"error {error:.2g} of outputs up to {scale:.2g}" if same else "outputs of another shape"
+        raise UnsupportedModelError(
+            f"{path}: the imported network does not compute what the file does ({said}); save the nn.Module that it "
+            "was made from"
+        )
