@@ -12,7 +12,7 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "user_code", "version", "progress", "silence"),
+    *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
     *("specs", "overrides", "targets", "training_options", "options"),
     *("files", "json_fields"),
     *("ops", "nn"),

@@ -17,8 +17,8 @@ def test_atomic_path_renames_on_success(tmp_path: Path) -> None:
     target = tmp_path / "model.onnx"
     target.write_text("old")
     with atomic_path(target) as temporary:
-        assert temporary.parent == tmp_path
-        assert temporary.suffix == ".onnx"
+        assert temporary.parent.parent == tmp_path
+        assert temporary.name == "model.onnx"
         temporary.write_text("new")
         assert target.read_text() == "old"
     assert target.read_text() == "new"

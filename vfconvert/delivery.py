@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport
+from vfconvert.temporary import scratch
 from vfconvert.verification import (
     BATCH_SIZES,
     Parity,
@@ -106,12 +106,12 @@ def _precisions(
     """The further files, and a table of the original and the converted network in every precision."""
     calibration, judging = delivery.calibration[:_CALIBRATED], delivery.judging[:_JUDGED]
     targets = precision_paths(options)
-    with tempfile.TemporaryDirectory(prefix="vfconvert-") as folder:
-        original = Path(folder) / "original.onnx"
+    with scratch() as folder:
+        original = folder / "original.onnx"
         export_onnx(delivery.teacher, delivery.example, original, metadata={}, opset=options.opset)
         files, paths = {"original": original}, {"converted": converted}
         for name, target in targets.items():
-            beside, temporary = Path(folder) / f"{name}.onnx", outputs.enter_context(atomic_path(target))
+            beside, temporary = folder / f"{name}.onnx", outputs.enter_context(atomic_path(target))
             for source, made in ((original, beside), (converted, temporary)):
                 if name == "int8":
                     quantize_int8(source, made, calibration)

@@ -165,6 +165,12 @@ class TrainingError(VfconvertError):
     exit_code = 34
 
 
+class ResourceError(VfconvertError):
+    """The machine, or what this user may have of it, does not suffice: memory, open files."""
+
+    exit_code = 35
+
+
 def first_line(error: BaseException) -> str:
     """The first line of a foreign error's message, printable and shortened, or its type where there is none."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import secrets
 import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from vfconvert.errors import NotAModelError, UnwritableOutputError
+from vfconvert.errors import NotAModelError, UnwritableOutputError, VfconvertError
+from vfconvert.shortages import NO_ROOM, reason_of
+from vfconvert.temporary import temporary_folder
 
 _CHUNK_BYTES = 1 << 20
+_OF_THE_DISK = NO_ROOM | {errno.EIO, errno.EROFS}
 
 
 def check_writable(target: Path) -> None:
@@ -29,7 +32,7 @@ def check_writable(target: Path) -> None:
     except FileNotFoundError:
         raise _unwritable(target, f"folder {folder} does not exist; create it first or choose another path") from None
     except OSError as error:
-        raise _unwritable(target, f"{_reason(error)}; choose another path") from error
+        raise _unwritable(target, f"{reason_of(error)}; choose another path") from error
     if not stat.S_ISDIR(folder_mode):
         raise _unwritable(target, f"{folder} is a file, expected a folder; choose another path")
     if target.is_dir():
@@ -42,7 +45,7 @@ def check_writable(target: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = f"folder {folder} takes no new file ({_reason(error)}); choose another path"
+        reason = f"folder {folder} takes no new file ({reason_of(error)}); choose another path"
         raise _unwritable(target, reason) from error
 
 
@@ -50,21 +53,35 @@ def check_writable(target: Path) -> None:
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` to write to: renamed to it on success, removed on any failure.
 
-    Whatever stood at `target` stays untouched until the rename. The temporary path has the suffix of `target`, for
-    writers that choose their format by it; a symbolic link is followed, so that it goes on being one.
-    Raises `UnwritableOutputError` before the body runs, as `check_writable` does, and where the rename fails.
+    Whatever stood at `target` stays untouched until the rename, before which all is on the disk. The temporary path
+    has the name of `target`, in a folder of its own (see `vfconvert.temporary`); a symbolic link is followed, so that
+    it goes on being one.
+    Raises `UnwritableOutputError` before the body runs, as `check_writable` does, and where writing, within the body
+    too, or the rename fails. Errors of ours out of the body name the target, not the temporary path.
     """
     check_writable(target)
     final = Path(os.path.realpath(target))
-    temporary = final.with_name(f".vfconvert-{secrets.token_hex(6)}{final.suffix}")
-    try:
-        yield temporary
+    with contextlib.ExitStack() as stack:
         try:
+            folder = stack.enter_context(temporary_folder(final.parent))
+        except OSError as error:
+            raise _unwritable(target, f"{reason_of(error)}; choose another path") from error
+        temporary = folder / final.name
+        try:
+            yield temporary
+        except VfconvertError as error:
+            error.args = tuple(_renamed(argument, temporary, target) for argument in error.args)
+            raise
+        except OSError as error:
+            within = error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(folder)
+            if error.errno in NO_ROOM or (within and (error.errno in _OF_THE_DISK or error.filename is not None)):
+                raise _unwritable(target, f"{reason_of(error)}; make room or choose another path") from error
+            raise
+        try:
+            _to_disk(temporary)
             os.replace(temporary, final)
         except OSError as error:
-            raise _unwritable(target, f"{_reason(error)}; choose another path") from error
-    finally:
-        temporary.unlink(missing_ok=True)  # after the rename there is nothing of this name
+            raise _unwritable(target, f"{reason_of(error)}; choose another path") from error
 
 
 def read_head(path: Path, count: int, expected: str) -> bytes:
@@ -97,9 +114,20 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _to_disk(path: Path) -> None:
+    """Only now do network and full disks tell that something is missing."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _renamed(said: object, temporary: Path, target: Path) -> object:
+    if not isinstance(said, str):
+        return said
+    return said.replace(str(temporary), str(target)).replace(str(temporary.parent), str(target.parent))
+
+
 def _unwritable(target: Path, reason: str) -> UnwritableOutputError:
     return UnwritableOutputError(f"cannot write {target}: {reason}")
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()

@@ -19,11 +19,13 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.describe import layer_rows
 from vfconvert.reporting.inspect_report import InspectReport
 from vfconvert.reporting.report import FileReport
+from vfconvert.shortages import shortages_named
 from vfconvert.version import versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnxruntime")
 
 
+@shortages_named()
 def inspect(options: ConversionOptions, progress: Progress = no_progress) -> InspectReport:
     """Measure the options of every layer, with times where `options.measure` asks for them.
 
@@ -63,7 +65,7 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
         uniform=_uniform(table),
         images=images.report,
         runtime=f"onnxruntime {version('onnxruntime')}" if table.seconds is not None else None,
-        warnings=_warnings(prepared.network is not None, images.report.source),
+        warnings=(*table.notes, *_warnings(prepared.network is not None, images.report.source)),
         seconds=dict(clock.seconds),
     )
 

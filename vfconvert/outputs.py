@@ -30,10 +30,18 @@ def check_outputs(options: ConversionOptions) -> None:
 
 
 def check_cache(options: ConversionOptions) -> None:
-    """Raise `UnwritableOutputError` where damage would be kept in a file that holds something else."""
-    path = options.damage_cache if options.damage_cache is not None else cache_path(options.model)
-    if path.exists() and not is_cache(path):
+    """Raise `UnwritableOutputError` where `--damage-cache` names a file that holds something else.
+
+    A file of the name that is usual for it is ours: where it is damaged it is put aside, and measured anew.
+    """
+    path = options.damage_cache
+    if path is not None and path.exists() and not is_cache(path):
         raise UnwritableOutputError(f"{path} holds no measured damage and is left alone; give another --damage-cache")
+
+
+def folders_of(options: ConversionOptions) -> set[Path]:
+    """The folders of all files that a run writes at its end."""
+    return {path.parent for _, path in _written(options) if path is not None}
 
 
 def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:

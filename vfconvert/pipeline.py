@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
-from vfconvert.outputs import check_outputs
+from vfconvert.outputs import check_outputs, folders_of
 from vfconvert.plan_budget import find_plan
 from vfconvert.plan_choice import check_plan_options
 from vfconvert.plan_file import write_plan
@@ -49,15 +49,18 @@ from vfconvert.reporting.report import (
     TrainingReport,
     TrialReport,
 )
+from vfconvert.shortages import shortages_named
+from vfconvert.temporary import Turn
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
 from vfconvert.tuning import tune
-from vfconvert.tuning_start import Start, done, saved, shared
+from vfconvert.tuning_start import Start, done, own_folder, saved, shared
 from vfconvert.version import __version__, versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
 
 
+@shortages_named()
 def convert(
     options: ConversionOptions, progress: Progress = no_progress, watcher: Watcher | None = None
 ) -> ConversionReport | None:
@@ -89,7 +92,7 @@ def convert(
 def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> ConversionReport | None:
     """Fit, or take an earlier run over, train in all processes together, and export in the first."""
     options, prepared = run.options, run.prepared
-    with ranks.together(prepared.device):
+    with ranks.together(prepared.device), own_folder(options) if ranks.first else nullcontext():
         images = run.images() if ranks.first else None
         half = images.half("--epochs") if images is not None else 0
         start = saved(prepared, options) if ranks.first else None
@@ -225,6 +228,8 @@ class _Run:
             seconds=seconds,
             warnings=missed(budget)
             + few_tried(budget, self.options.refine)
+            + (self.searched.table.notes if self.searched is not None else ())
+            + (fitted.notes if fitted is not None else ())
             + warnings_of(
                 self.plan,
                 self.loaded.model,
@@ -279,7 +284,8 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         calibration=images.calibration,
         metadata=metadata,
     )
-    with ExitStack() as outputs:  # last in, first out: the report appears after the files that it describes
+    with ExitStack() as held, ExitStack() as outputs:
+        # Last in, first out: the report appears after the files that it describes.
         beside = outputs.enter_context(atomic_path(options.report)) if options.report is not None else None
         with run.clock.stage("export and verify"):
             artefacts, precisions = deliver(delivery, options, outputs)
@@ -287,4 +293,5 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         report = replace(run.report(after, fitted, images, artefacts), precisions=precisions)
         if beside is not None:
             write_json(report, beside)
+        Turn(held).take(folders_of(options))  # of two runs one replaces all files of the other
     return report

@@ -41,8 +41,6 @@ def tune(
     if ranks.first and job.folder is not None:
         log = Log(job.folder, begun)
         (job.folder / DONE).unlink(missing_ok=True)
-        for left in job.folder.glob(".vfconvert-*"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
         write_plan(start.plan, job.folder / PLAN, source_sha256=prepared.loaded.sha256)
         told = Told(log, options.training.tensorboard, watcher)
     trained = train(job, told, start.state)
@@ -50,6 +48,7 @@ def tune(
         model=trained.model,
         unexplained=start.fitted.unexplained,
         seconds={**start.fitted.seconds, "train": trained.seconds},
+        notes=start.fitted.notes,
     )
     return fitted, _report(job, trained, begun)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from vfconvert.delivery import paths_of
-from vfconvert.errors import TrainingError
+from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.nn import VersatileConv2d
@@ -22,6 +23,8 @@ from vfconvert.plan_file import read_plan, write_plan
 from vfconvert.planning import Plan
 from vfconvert.preparation import Prepared
 from vfconvert.rewriting import rewrite
+from vfconvert.shortages import reason_of
+from vfconvert.temporary import claimed, scratch
 from vfconvert.training.checkpoint import NAME, State, check_identity, from_bytes, read_checkpoint, to_bytes
 from vfconvert.training.learner import part
 from vfconvert.training.ranks import Ranks
@@ -49,13 +52,36 @@ def folder_of(options: ConversionOptions) -> Path:
     return options.training.checkpoints or first.with_suffix(".training")
 
 
+@contextlib.contextmanager
+def own_folder(options: ConversionOptions) -> Iterator[None]:
+    """Within, checkpoints and the log are this run's alone; a folder in which nothing was written goes again.
+
+    Raises `TrainingError` where another process has it, and `UnwritableOutputError`.
+    """
+    folder = folder_of(options)
+    check_writable(folder / NAME if folder.is_dir() else folder)  # before any work
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UnwritableOutputError(f"cannot write checkpoints to {folder}: {reason_of(error)}") from error
+    try:
+        with claimed(folder) as mine:
+            if not mine:
+                raise TrainingError(
+                    f"{folder}: another process trains with this folder now; wait for it, or give other --checkpoints"
+                )
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty, as a rule
+            folder.rmdir()
+
+
 def saved(prepared: Prepared, options: ConversionOptions) -> Start | None:
     """What an earlier run left to go on from; None where there is nothing.
 
     Raises `TrainingError` where its checkpoint is damaged, of another run, or there without `--resume`.
     """
     folder = folder_of(options)
-    check_writable(folder / NAME if folder.is_dir() else folder)  # before any work
     state = read_checkpoint(folder)
     if state is None:
         return None
@@ -73,7 +99,8 @@ def saved(prepared: Prepared, options: ConversionOptions) -> Start | None:
 
 def done(options: ConversionOptions) -> None:
     """Note that a run's files are written, so that a later run may take its folder."""
-    (folder_of(options) / DONE).touch()
+    with contextlib.suppress(OSError):  # the files are there, which is what counts
+        (folder_of(options) / DONE).touch()
 
 
 def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, ranks: Ranks) -> Start:
@@ -81,8 +108,8 @@ def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, 
     if ranks.world == 1 and start is not None:
         return start
     plan, content = b"", b""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, PLAN)
+    with scratch() as folder:
+        path = folder / PLAN
         if start is not None:
             write_plan(start.plan, path, source_sha256=prepared.loaded.sha256)
             plan, content = path.read_bytes(), to_bytes(start.state or _untrained(start.fitted))

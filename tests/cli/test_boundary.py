@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -78,10 +79,13 @@ def test_fault_without_a_place_for_the_log_is_still_one_line(monkeypatch):
     def refuse(*_args, **_settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(boundary.tempfile, "NamedTemporaryFile", refuse)
+    monkeypatch.setattr(boundary.tempfile, "mkstemp", refuse)
     result = run(ValueError("inner\nmessage"))
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[0].endswith("inner message (and no log can be written: No space left on device)")
+    said = (
+        r"inner message at cli/group\.py:\d+ \(and no log can be written: No space left on device\); please report it"
+    )
+    assert re.search(said, result.stderr)
     assert result.stderr.count("\n") == 1
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from vfconvert.errors import UnwritableOutputError
 from vfconvert.files import atomic_path
 from vfconvert.loading import load_model
 from vfconvert.progress import Progress
+from vfconvert.temporary import temporary_folder
 from vfconvert.verification import predict, top1_accuracy
 
 _BATCH = 64
@@ -52,13 +52,10 @@ def prepare_images(directory: Path, seed: int) -> bool:
         )
     with _explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".vfconvert-", dir=directory))
-        try:
+        with temporary_folder(directory) as temporary:
             write_folder(temporary, seed=seed)
             for part in ("train", "test"):
                 os.replace(temporary / part, directory / part)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
@@ -66,8 +63,10 @@ def train_model(directory: Path, target: Path, seed: int, progress: Progress) ->
     """Train the small network on `directory/train` and save it whole, as `torch.save` does, to `target`."""
     images, labels = _read(directory / "train")
     network = train_network(images, labels, seed=seed, progress=progress)
+    content = io.BytesIO()  # torch tells of a full disk in no way that can be told apart
+    torch.save(network, content)
     with atomic_path(target) as temporary:
-        torch.save(network, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def judge(directory: Path, model: Path, converted: Path) -> DemoResult:

@@ -60,6 +60,11 @@ class MainJobGroup(click.Group):
         return [flag for parameter in self.get_params(ctx) for flag in parameter.opts]
 
     @one_line_errors
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse and run; what goes wrong while help or versions are printed passes here."""
+        return super().main(*args, **kwargs)
+
+    @one_line_errors
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; every error of every command passes here."""
         return super().invoke(ctx)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +22,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.recipes.building import fetches_weights, tensors_of
 from vfconvert.recipes.recipe import KEY, SCHEMA, LayerRecipe, recipe_of
 
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors tells of one
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
@@ -72,6 +75,8 @@ def write_safetensors(
         try:
             safetensors.torch.save_file(stored, temporary, {"format": "pt", KEY: header})
         except Exception as error:  # a kind of tensor that the format does not have, or a full disk
+            if number := _SYSTEM_ERROR.search(str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
             raise ExportError(f"{path} cannot be written: {cause_line(error)}") from error
 
 

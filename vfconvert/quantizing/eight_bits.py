@@ -11,7 +11,6 @@ range saturate at 16 bits, which costs more than the bit (relative error 0.148 a
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from vfconvert.errors import ExportError
 from vfconvert.quantizing.files import check_source, quietly, read_onnx, write_like
+from vfconvert.temporary import scratch
 
 # Relu is not computed in eight bits: the range of the convolution before it ends at zero, and it falls away.
 _QUANTIZED = ("Conv", "Gemm", "MatMul", "Relu")
@@ -40,8 +40,8 @@ def quantize_int8(source: Path, target: Path, images: Tensor) -> None:
         raise ExportError("eight bits: got no image, expected one or more to find the ranges of activations with")
     read_onnx(source)
     check_source(source, images)
-    with tempfile.TemporaryDirectory(prefix="vfconvert-") as folder:
-        folded, quantized = Path(folder) / "folded.onnx", Path(folder) / "quantized.onnx"
+    with scratch() as folder:
+        folded, quantized = folder / "folded.onnx", folder / "quantized.onnx"
         with quietly("quantizing"):
             _fold(source, folded)
             _quantize(folded, quantized, images)

@@ -45,7 +45,7 @@ def quietly(doing: str) -> Iterator[None]:
     try:
         with silenced():
             yield
-    except VfconvertError:
+    except (VfconvertError, MemoryError, OSError):  # what the machine lacks is no fault of the file
         raise
     except Exception as error:
         raise ExportError(f"{doing} failed: {cause_line(error)}; use the float32 file") from error

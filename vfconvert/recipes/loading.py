@@ -29,10 +29,12 @@ from vfconvert.lowering.network import lower
 from vfconvert.nn import VersatileConv2d
 from vfconvert.recipes.building import OTHER, rebuilt, tensors_of
 from vfconvert.recipes.recipe import KEY, Recipe, read_recipe, shown
+from vfconvert.shortages import shortages_named
 
 _LARGEST_EXAMPLE = 2**24  # numbers in an image that is made up
 
 
+@shortages_named()
 def load(
     path: str | Path, *, like: nn.Module | None = None, lowered: bool = False, example: Tensor | None = None
 ) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import atomic_path
+from vfconvert.shortages import reason_of
 
 NAME = "checkpoint.safetensors"
 _VERSION = 1
@@ -80,10 +81,10 @@ def write_checkpoint(state: State, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / NAME) as temporary:
             temporary.write_bytes(to_bytes(state))
+    except UnwritableOutputError as error:
+        raise UnwritableOutputError(f"{error}; --resume goes on from the checkpoint before") from error
     except OSError as error:
-        raise UnwritableOutputError(
-            f"cannot write a checkpoint into {folder}: {error.strerror}; make room and --resume from the one before"
-        ) from error
+        raise UnwritableOutputError(f"cannot write checkpoints to {folder}: {reason_of(error)}") from error
 
 
 def read_checkpoint(folder: Path) -> State | None:

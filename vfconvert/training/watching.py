@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vfconvert.errors import MissingPackageError, UnwritableOutputError
+from vfconvert.files import atomic_path
 
 LOG = "log.jsonl"
 
@@ -50,7 +51,8 @@ class Log:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             kept = self._lines_until(step) if step else []
-            self._path.write_text("".join(kept), encoding="utf-8")
+            with atomic_path(self._path) as temporary:
+                temporary.write_text("".join(kept), encoding="utf-8")
         except OSError as error:
             raise UnwritableOutputError(
                 f"cannot write {self._path}: {error.strerror}; give other --checkpoints"
