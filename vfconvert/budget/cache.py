@@ -77,8 +77,24 @@ def read_harms(
         return None
 
 
+def is_damaged(path: Path, key: str) -> bool:
+    """Whether a file from which nothing was read is no whole file of another key or version."""
+    try:
+        if not path.is_file():
+            return False
+        if path.stat().st_size <= _MOST_BYTES:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return bool(content["version"] == _VERSION and content["key"] == key)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return True
+
+
 def write_harms(path: Path, key: str, harms: Mapping[str, Sequence[Harm]], measure: str) -> bool:
-    """Write the options; False where the folder cannot be written, which harms nothing but the next run's time."""
+    """Write the options; False where the folder cannot be written, which harms nothing but the next run's time.
+
+    Whatever else stands there is kept, under the same name and ".damaged".
+    """
     content = {
         "version": _VERSION,
         "key": key,
@@ -86,6 +102,8 @@ def write_harms(path: Path, key: str, harms: Mapping[str, Sequence[Harm]], measu
         "layers": {name: [dataclasses.asdict(harm) for harm in found] for name, found in harms.items()},
     }
     try:
+        if path.is_file() and not is_cache(path):  # a damaged one, or what happens to have its name
+            path.replace(path.with_name(f"{path.name}.damaged"))
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
     except (UnwritableOutputError, OSError):

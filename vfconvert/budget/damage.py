@@ -19,7 +19,7 @@ from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
 from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary, advance
-from vfconvert.fitting.samples import Sample, batch_of, layer_moments
+from vfconvert.fitting.samples import Sample, layer_moments, usual_batch
 from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.estimate import estimates
@@ -50,15 +50,17 @@ def harms_of(
     images: Tensor,
     *,
     seed: int,
+    batch: int | None = None,
     progress: Progress = no_progress,
 ) -> dict[str, tuple[Harm, ...]]:
-    """The options of every layer of `geometries`, from its moments on `images` `(N, C, H, W)`.
+    """The options of every layer of `geometries`, from its moments on `images` `(N, C, H, W)`, `batch` at a time.
 
     The teacher, in evaluation mode, is left as it was. What is found of a layer does not depend on what other layers
     are asked for.
     """
     found = dict[str, tuple[Harm, ...]]()
-    for name, samples in _samples(teacher, network, images, set(geometries)):
+    batch = usual_batch(network) if batch is None else batch
+    for name, samples in _samples(teacher, network, images, set(geometries), batch):
         layer = teacher.get_submodule(name)
         if isinstance(layer, nn.Conv2d) and name not in found:
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
@@ -139,14 +141,13 @@ def _products(geometry: ConvGeometry, spec: VersatileSpec, rows: Tensor) -> int:
 
 
 def _samples(
-    teacher: nn.Module, network: Network | None, images: Tensor, wanted: set[str]
+    teacher: nn.Module, network: Network | None, images: Tensor, wanted: set[str], batch: int
 ) -> Iterator[tuple[str, Iterator[Sample]]]:
     """The wanted layers in forward order, each with its samples; activations are held at one boundary only."""
     if network is None:
         passes = WholePassSamples(teacher, teacher, images)
-        yield from ((name, passes.of(name)) for name in sorted(wanted))
+        yield from ((name, passes.of(name, batch)) for name in sorted(wanted))
         return
-    batch = batch_of(network)
     entry = Boundary.of(images)
     for segment in network.segments:
         mine = [node for node in segment.nodes if node.op == "call_module" and str(node.target) in wanted]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,13 +13,15 @@ from vfconvert.analysis.graph import Network
 from vfconvert.analysis.profile import Profile
 from vfconvert.analysis.totals import Totals
 from vfconvert.budget.building import option_table
-from vfconvert.budget.cache import key_of, read_harms, write_harms
+from vfconvert.budget.cache import is_damaged, key_of, read_harms, write_harms
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.damage import harms_of
-from vfconvert.budget.sensitivity import sensitivity_of
+from vfconvert.budget.sensitivity import BACKWARD_BATCH, sensitivity_of
 from vfconvert.budget.table import OptionTable
 from vfconvert.exporting.outputs import named_outputs
+from vfconvert.fitting.samples import usual_batch
 from vfconvert.planning import Plan
+from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
 
 _SENSITIVITY_MACS = 2e12  # multiply-adds of the backward passes, three for each of a forward pass
@@ -61,17 +63,36 @@ def measure_options(
             answers = [tensor for _, tensor in named_outputs(subject.teacher(images[:2].clone().to(device)))]
         key = key_of(subject.sha256, images, seed, answers)
     kept = read_harms(cache, key, geometries) if cache is not None else None
+    damaged = cache is not None and kept is None and is_damaged(cache, key)
+    notes = (f"{cache} was damaged, so that what it held was measured anew",) if damaged else ()
     harms, measure = kept if kept is not None else ({}, "")
     missing = {name: geometry for name, geometry in geometries.items() if name not in harms}
     if missing or not measure:
         affordable = int(_SENSITIVITY_MACS / (3 * max(subject.before.macs_executed, 1)))
         some = images[: max(_FEWEST_IMAGES, min(len(images), affordable))]
-        sensitivity = sensitivity_of(subject.teacher, list(missing), some, seed=seed, progress=progress)
+        backward, forward = Portion(BACKWARD_BATCH), Portion(usual_batch(subject.network))
+        sensitivity = backward.fitted(
+            lambda batch: sensitivity_of(
+                subject.teacher, list(missing), some, seed=seed, batch=batch, progress=progress
+            )
+        )
         measure = sensitivity.measure
-        harms |= harms_of(subject.teacher, subject.network, missing, sensitivity, images, seed=seed, progress=progress)
+        harms |= forward.fitted(
+            lambda batch: harms_of(
+                subject.teacher,
+                subject.network,
+                missing,
+                sensitivity,
+                images,
+                seed=seed,
+                batch=batch,
+                progress=progress,
+            )
+        )
+        notes = (*notes, *backward.note("the gradients"), *forward.note("the measurement of damage"))
         if cache is not None and keep:
             write_harms(cache, key, harms, measure)
-    return option_table(
+    table = option_table(
         subject.plan,
         subject.layers,
         subject.before,
@@ -80,3 +101,4 @@ def measure_options(
         kinds,
         traced=subject.network is not None,
     )
+    return replace(table, notes=notes)

@@ -22,6 +22,8 @@ from vfconvert.exporting.outputs import named_outputs
 from vfconvert.fitting.reconstruct import looks_like_logits
 from vfconvert.progress import Progress, no_progress
 
+BACKWARD_BATCH = 32  # images of a backward pass
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sensitivity:
@@ -40,7 +42,7 @@ def sensitivity_of(
     images: Tensor,
     *,
     seed: int,
-    batch: int = 32,
+    batch: int = BACKWARD_BATCH,
     draws: int = 1,
     progress: Progress = no_progress,
 ) -> Sensitivity:

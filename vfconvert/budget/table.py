@@ -46,7 +46,7 @@ class OptionTable:
     """`layers` that have a choice, in the order of the network; `kept` that have none, with reasons.
 
     `parameters`, `statistics` (running means and variances), `macs` and `seconds` are those of the whole original
-    network. `measure` says what damage is counted in: "nats" or "variance".
+    network. `measure` says what damage is counted in: "nats" or "variance". `notes` are sentences for the user.
     """
 
     layers: tuple[LayerOptions, ...]
@@ -58,6 +58,7 @@ class OptionTable:
     measure: str
     seconds: float | None = None
     traced: bool = True  # else every layer is computed as an ordinary convolution, and nothing is saved but numbers
+    notes: tuple[str, ...] = ()
 
     def plan(self, chosen: tuple[int, ...]) -> Plan:
         """The plan of one option for each of `layers`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, fx, nn
 from vfconvert.analysis.graph import Segment, run_nodes
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
+from vfconvert.portions import Portion
 from vfconvert.tasks.structure import VaryingOutputError, distillation_loss
 from vfconvert.tasks.structure import looks_like_logits as looks_like_logits
 
@@ -27,6 +29,7 @@ class Descent:
     """Adam for `steps` of `batch` images at a rate that falls from `rate` to zero along a cosine.
 
     `warm_up` is the share of the steps over which the rate rises first; `clip` bounds the norm of all gradients.
+    Gradients are those of `portion` images at once (None: of the batch), added up.
     """
 
     steps: int
@@ -36,9 +39,14 @@ class Descent:
     tick: Callable[[], None]
     warm_up: float = 0.0
     clip: float | None = None
+    portion: Portion | None = None
 
     def run(self, parameters: list[nn.Parameter], loss: Callable[[Tensor], Tensor], count: int) -> None:
-        """Lower `loss(indices)` of random ones of `count` images; gradients are asked for here, whatever the flags."""
+        """Lower `loss(indices)`, a mean over random ones of `count` images; gradients are asked for here.
+
+        The flags of the parameters come back.
+        """
+        portion = self.portion if self.portion is not None else Portion(self.batch)
         wanted = [parameter.requires_grad for parameter in parameters]
         for parameter in parameters:
             parameter.requires_grad_(True)
@@ -47,11 +55,9 @@ class Descent:
         try:
             for _ in range(self.steps):
                 at = torch.randint(0, count, (min(self.batch, count),), generator=self.generator)
-                with torch.enable_grad():
-                    value = loss(at)
-                    if not value.requires_grad:  # no output is a floating-point number: nothing to train on
-                        return
-                    gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+                gradients = portion.fitted(partial(_gradients, parameters, loss, at), self.generator)
+                if gradients is None:
+                    return
                 for parameter, gradient in zip(parameters, gradients, strict=True):
                     parameter.grad = gradient
                 if self.clip is not None:
@@ -69,6 +75,21 @@ class Descent:
         if step < rising:
             return (step + 1) / (rising + 1)
         return 0.5 * (1 + math.cos(math.pi * (step - rising) / max(self.steps - rising, 1)))
+
+
+def _gradients(
+    parameters: Sequence[nn.Parameter], loss: Callable[[Tensor], Tensor], at: Tensor, size: int
+) -> list[Tensor | None] | None:
+    """Of the mean loss, so many images at once; None where no output is a number to train on."""
+    total: list[Tensor | None] = [None] * len(parameters)
+    for part in torch.split(at, size):
+        with torch.enable_grad():
+            value = loss(part) * (len(part) / len(at))
+            if not value.requires_grad:
+                return None
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+        total = [new if old is None or new is None else old + new for old, new in zip(total, found, strict=True)]
+    return total
 
 
 def trained_on(count: int) -> int:
@@ -133,9 +154,11 @@ def output_pass(
         return output_loss(student(moved), wanted)
 
     training = trained_on(len(images))
-    judged = _answered(teacher, images[training:] if training < len(images) else images, device)
+    judging = images[training:] if training < len(images) else images
+    portion = descent.portion if descent.portion is not None else Portion(descent.batch)
+    judged = portion.fitted(lambda size: _answered(teacher, judging, device, min(size, _JUDGED_BATCH)))
     before, kept = _distance(student, judged, device), [p.detach().clone() for p in parameters]
-    replace(descent, warm_up=_WARM_UP, clip=_CLIP).run(parameters, loss, training)
+    replace(descent, warm_up=_WARM_UP, clip=_CLIP, portion=portion).run(parameters, loss, training)
     if not _distance(student, judged, device) <= before:  # NaN counts as worse
         with torch.no_grad():
             for parameter, value in zip(parameters, kept, strict=True):
@@ -143,11 +166,11 @@ def output_pass(
 
 
 @torch.no_grad()
-def _answered(teacher: nn.Module, images: Tensor, device: torch.device) -> list[tuple[Tensor, Any]]:
+def _answered(teacher: nn.Module, images: Tensor, device: torch.device, size: int) -> list[tuple[Tensor, Any]]:
     """Batches of images and the teacher's answers, as many as fit in memory; at least one batch."""
     found: list[tuple[Tensor, Any]] = []
     numbers = 0
-    for batch in torch.split(images, _JUDGED_BATCH):
+    for batch in torch.split(images, size):
         wanted = teacher(batch.clone().to(device))  # a network may change its input in place
         found.append((batch, wanted))
         numbers += _numbers(wanted)

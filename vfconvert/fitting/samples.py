@@ -25,6 +25,11 @@ def batch_of(network: Network) -> int:
     return max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))
 
 
+def usual_batch(network: Network | None) -> int:
+    """The same, where a network may have no graph."""
+    return batch_of(network) if network is not None else BATCH
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One batch: the student's input of the layer and the target for its output, before any position is chosen."""
@@ -74,8 +79,9 @@ class SegmentSamples:
     residual_targets: bool = True
     batch: int = BATCH
 
-    def of(self, node: fx.Node) -> Iterator[Sample]:
-        """The samples of the layer at `node`, batch by batch."""
+    def of(self, node: fx.Node, batch: int | None = None) -> Iterator[Sample]:
+        """The samples of the layer at `node`, so many images at a time (None: as the field says)."""
+        size = batch if batch is not None else self.batch
         source = node.all_input_nodes[0]
         norm_name = self.network.following_norm.get(str(node.target))
         last = next(iter(node.users)) if norm_name else node
@@ -83,7 +89,8 @@ class SegmentSamples:
         skip = partner[1] if partner is not None else None
         wanted_student = [source] + ([skip] if skip is not None else [])
         wanted_teacher = [node] + ([skip] if skip is not None else [])
-        for at in range(0, len(self.images), self.batch):
+        for start in range(0, len(self.images), size):
+            at = slice(start, start + size)
             student = self._run(self.student, self.student_entry, wanted_student, at)
             teacher = self._run(self.teacher, self.teacher_entry, wanted_teacher, at)
             targets = teacher[node]
@@ -92,11 +99,11 @@ class SegmentSamples:
                 targets = targets + _in_units_of(self.teacher, norm_name, correction)
             yield Sample(inputs=student[source], targets=targets)
 
-    def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: int) -> Environment:
+    def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: slice) -> Environment:
         device = next(root.parameters()).device
-        environment: Environment = {self.segment.entry: entry[at : at + self.batch].to(device)}
+        environment: Environment = {self.segment.entry: entry[at].to(device)}
         if self.segment.entry is not self.network.source:
-            environment[self.network.source] = self.images[at : at + self.batch].clone().to(device)
+            environment[self.network.source] = self.images[at].clone().to(device)
         return run_nodes(root, needed_for(wanted, self.segment.nodes), environment, keep=wanted)
 
 

@@ -25,20 +25,25 @@ from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_no
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
-from vfconvert.fitting.samples import Sample, SegmentSamples, batch_of, layer_moments
+from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
 from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.planning import Plan
+from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """The student, the share of each converted layer's output variance left unexplained, and seconds per stage."""
+    """The student, the share of each converted layer's output variance left unexplained, and seconds per stage.
+
+    `notes` are sentences that the user should read.
+    """
 
     model: nn.Module
     unexplained: dict[str, float]
     seconds: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 def compress(
@@ -51,7 +56,8 @@ def compress(
 ) -> Fitted:
     """Fit and reconstruct. `images` `(N, C, H, W)` are unlabelled; the teacher (in eval mode) is not changed.
 
-    Without a traced network every layer is fitted by whole passes and only the output is trained on.
+    Without a traced network every layer is fitted by whole passes and only the output is trained on. Where memory runs
+    out, fewer images are computed at once, and the notes say so.
     """
     sweep = _Sweep(teacher, network, plan, images, options, progress)
     with sweep.timed("fit"), torch.random.fork_rng(devices=[]):  # new layers are initialised before they are fitted
@@ -75,7 +81,7 @@ def compress(
             f"{len(missing)} of the layers to convert were never reached ({', '.join(missing[:3])}); "
             "keep them with --exclude"
         )
-    return Fitted(model=sweep.student, unexplained=sweep.unexplained, seconds=sweep.seconds)
+    return Fitted(model=sweep.student, unexplained=sweep.unexplained, seconds=sweep.seconds, notes=sweep.notes)
 
 
 class _Sweep:
@@ -95,10 +101,16 @@ class _Sweep:
         self._converted = {decision.layer: decision for decision in plan.converted}
         self._calls = network.calls if network is not None else {}
         self._norms = network.following_norm if network is not None else {}
+        self._portion = Portion(min(usual_batch(network), len(images)))
+        self._steps_portion = Portion(min(options.batch, len(images)))
         self._generator = torch.Generator().manual_seed(options.seed)
         self._done: Counter[str] = Counter()
         self._refittable = refittable(teacher)
         self._orders = InputOrders(teacher, network, self.student) if network is not None else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self._portion.note("the fit"), *self._steps_portion.note("the reconstruction"))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -113,6 +125,7 @@ class _Sweep:
             batch=self._options.batch,
             generator=self._generator,
             tick=lambda: self._tick(stage, total),
+            portion=self._steps_portion,
         )
 
     def fit_blocks(self, network: Network) -> None:
@@ -120,7 +133,7 @@ class _Sweep:
         steps = self._options.block_steps
         layers = [self._layers(segment) for segment in network.segments]
         trained = [bool(steps) and self._converts(s) and s.exit.op != "output" for s in network.segments]
-        source, batch = network.source, batch_of(network)
+        source = network.source
         teacher_entry = student_entry = Boundary.of(self._images)
         for segment, nodes, train in zip(network.segments, layers, trained, strict=True):
             samples = SegmentSamples(
@@ -132,22 +145,20 @@ class _Sweep:
                 student_entry,
                 self._images,
                 self._options.residual_targets,
-                batch,
             )
             for node in nodes:
                 self._layer(str(node.target), partial(samples.of, node))
                 self._tick("fit", sum(map(len, layers)))
             if segment.exit.op == "output":
                 return
-            target = advance(self._teacher, segment, source, self._images, teacher_entry, batch)
+            target = self._portion.fitted(partial(advance, self._teacher, segment, source, self._images, teacher_entry))
             if train:
                 with self.timed("reconstruct"):
                     descent = self.descent("reconstruct", steps, self._options.block_rate, sum(trained) * steps)
                     reconstruct_segment(self.student, segment, source, self._images, student_entry, target, descent)
             changed = bool(self.unexplained)
-            student_entry = (
-                advance(self.student, segment, source, self._images, student_entry, batch) if changed else target
-            )
+            move = partial(advance, self.student, segment, source, self._images, student_entry)
+            student_entry = self._portion.fitted(move) if changed else target
             teacher_entry = target
 
     def fit_whole(self) -> None:
@@ -176,13 +187,15 @@ class _Sweep:
         return found
 
     @torch.no_grad()
-    def _layer(self, name: str, samples: Callable[[], Iterator[Sample]]) -> None:
+    def _layer(self, name: str, samples: Callable[[int], Iterator[Sample]]) -> None:
         """Fit one layer, or re-fit it where it is kept and something before it has changed."""
         layer, decision = self.student.get_submodule(name), self._converted.get(name)
         if not isinstance(layer, (nn.Conv2d, nn.Linear)) or (decision is None and not self.unexplained):
             return
         norm, old_norm = self._norm(self.student, name), self._norm(self._teacher, name)
-        moments = layer_moments(layer, samples(), len(self._images), self._generator)
+        moments = self._portion.fitted(
+            lambda batch: layer_moments(layer, samples(batch), len(self._images), self._generator), self._generator
+        )
         if decision is None or not isinstance(layer, nn.Conv2d):
             refit_kept(layer, norm, moments)
             return

@@ -19,8 +19,8 @@ class WholePassSamples:
     student: nn.Module
     images: Tensor
 
-    def of(self, name: str) -> Iterator[Sample]:
-        """The samples of the layer of this name, batch by batch."""
+    def of(self, name: str, batch: int = BATCH) -> Iterator[Sample]:
+        """The samples of the layer of this name, so many images at a time."""
         caught: dict[str, Tensor] = {}
 
         # Copies, since an activation in place may follow.
@@ -36,10 +36,10 @@ class WholePassSamples:
         ]
         device = next(self.student.parameters()).device
         try:
-            for at in range(0, len(self.images), BATCH):
-                batch = self.images[at : at + BATCH].to(device)
-                self.student(batch.clone())
-                self.teacher(batch.clone())
+            for at in range(0, len(self.images), batch):
+                images = self.images[at : at + batch].to(device)
+                self.student(images.clone())
+                self.teacher(images.clone())
                 yield Sample(inputs=caught["input"], targets=caught["output"])
         finally:
             for hook in hooks:

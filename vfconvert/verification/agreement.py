@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
 from vfconvert.exporting.outputs import main_output
+from vfconvert.portions import Portion
 from vfconvert.verification.parity import device_of, ratio
 
 
@@ -72,10 +73,12 @@ def predict(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     """The main outputs `(N, …)` of images `(N, C, H, W)` on the CPU: in eval mode, without gradients.
 
     Of several outputs the main one is that called "out", else the first (see `main_output`). Images go to the
-    model's device batch by batch; the model's train or eval modes are restored.
+    model's device batch by batch, fewer at once where memory runs out; the model's train or eval modes are restored.
     """
     device = device_of(model)
+
+    def predicted(size: int) -> Tensor:
+        return torch.cat([main_output(model(batch.clone().to(device))).cpu() for batch in torch.split(images, size)])
+
     with evaluating(model):
-        return torch.cat(
-            [main_output(model(batch.clone().to(device))).cpu() for batch in torch.split(images, batch_size)]
-        )
+        return Portion(batch_size).fitted(predicted)
