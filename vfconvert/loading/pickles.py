@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, VfconvertError, first_line
-from vfconvert.loading.allowlist import allowed, is_quantized, may_be_skipped, stand_in
-from vfconvert.loading.globals import not_safe_by_default, wanted_globals
+from vfconvert.loading.allowlist import allowed, is_quantized, may_be_skipped, sealed, stand_in
+from vfconvert.loading.claims import check_claims
+from vfconvert.loading.globals import Asked, asked_by, not_safe_by_default
 from vfconvert.loading.sniffing import FileKind
 
 _FLAG = "if you trust whoever made the file, open it with --trust-pickle"
@@ -44,7 +45,8 @@ def read_safely(path: Path, kind: FileKind) -> Reading:
     beside them are replaced by stand-ins.
     Raises `UntrustedModelError`, `UnsupportedModelError` (quantized) and `TruncatedModelError`.
     """
-    names = wanted_globals(path, kind)
+    asked = _asked(path, kind)
+    names = asked.names
     _refuse_quantized(path, names)
     known = {name: allowed(name) for name in not_safe_by_default(names)}
     permitted = {name: found for name, found in known.items() if found is not None}
@@ -58,6 +60,7 @@ def read_safely(path: Path, kind: FileKind) -> Reading:
             f"{path}: holds a module ({modules[0]!r}) saved whole in {kind.value}, which cannot be read safely; save "
             f"it again with a newer torch, or, {_FLAG}"
         )
+    _check_claims(asked, path, modules=bool(permitted))
     try:
         return Reading(_load(path, permitted, unknown, mapping=True), tuple(unknown))
     except VfconvertError:
@@ -71,7 +74,7 @@ def read_trusting(path: Path, kind: FileKind) -> Reading:
 
     Raises `UnsupportedModelError` where a class cannot be imported here or is quantized, and `TruncatedModelError`.
     """
-    _refuse_quantized(path, wanted_globals(path, kind))
+    _refuse_quantized(path, _asked(path, kind).names)
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # that the source of a class has changed since, and the like
@@ -87,6 +90,18 @@ def read_trusting(path: Path, kind: FileKind) -> Reading:
         ) from error
 
 
+def _asked(path: Path, kind: FileKind) -> Asked:
+    with path.open("rb") as file:
+        return asked_by(file, kind, str(path))
+
+
+def _check_claims(asked: Asked, path: Path, *, modules: bool) -> None:
+    try:
+        check_claims(asked, str(path), modules=modules)
+    except UntrustedModelError as error:
+        raise UntrustedModelError(f"{error}, or, {_FLAG}") from error
+
+
 def _refuse_quantized(path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if is_quantized(name):
@@ -97,7 +112,9 @@ def _refuse_quantized(path: Path, names: tuple[str, ...]) -> None:
 
 
 def _load(path: Path, permitted: dict[str, Callable[..., Any]], unknown: list[str], *, mapping: bool) -> Any:
-    found: list[tuple[Callable[..., Any], str]] = [(value, name) for name, value in permitted.items()]
+    found: list[tuple[Callable[..., Any], str]] = []
+    for name, value in permitted.items():
+        found += sealed(value, name)
     # What NumPy pickles restores its state from tuples, which only the plain stand-in accepts.
     found += [(stand_in(name, mapping=mapping and not name.startswith("numpy.")), name) for name in unknown]
     try:
