@@ -1,9 +1,10 @@
 """Which classes and functions a pickle may name without being trusted: one rule and one short table.
 
 The rule: a subclass of `nn.Module` that torch, torchvision or, where it is installed, timm itself defines, under one of
-`_MODULE_ROOTS`. A file gets such modules as torch pickles them, empty and then filled: their constructors, which call what they
-are given, are sealed. The table: harmless values that such modules hold. Whatever they are given in a file, they can only
-compute, hold values and call each other: none reads a file, opens a connection, compiles, or looks up anything by name.
+`_MODULE_ROOTS`. A file gets such modules as torch pickles them, empty and then filled: their constructors, which call
+what they are given, are sealed. The table: harmless values that such modules hold. Whatever they are given in a file,
+they can only compute, hold values and call each other: none reads a file, opens a connection, compiles, or looks up
+anything by name.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ from torchvision.models.detection import _utils as detection
 from torchvision.ops import box_iou
 
 _MODULE_ROOTS = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.", "timm.layers.", "timm.models.")
-_VALUES = {"timm.models._pretrained.PretrainedCfg", "timm.models._features.FeatureInfo"}  # plain data, of timm
+_VALUES = {  # plain data, of timm
+    "timm.models._pretrained.PretrainedCfg",
+    "timm.models._features.FeatureInfo",
+    "timm.layers.format.Format",
+}
 
 _FUNCTIONS = "relu relu6 leaky_relu elu selu celu silu mish hardswish hardsigmoid hardtanh softplus softmax log_softmax"
 HARMLESS: dict[str, Callable[..., Any]] = {

@@ -36,7 +36,9 @@ def check_claims(asked: Asked, where: str, *, modules: bool) -> None:
     `modules`: the file holds modules, and its tensors are to be plain ones.
     """
     if modules and (odd := next((name for name in asked.names if name in _NOT_BESIDE_MODULES), None)):
-        raise UntrustedModelError(f"{where}: calls {odd!r}, which no module of torch's own needs; save its state_dict()")
+        raise UntrustedModelError(
+            f"{where}: calls {odd!r}, which no module of torch's own needs; save its state_dict()"
+        )
     try:
         _check_storages(asked)
         beyond = sum(_beyond(function, arguments) for function, arguments in asked.traced.calls)

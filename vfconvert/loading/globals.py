@@ -12,11 +12,12 @@ from typing import IO, cast
 import torch
 
 from vfconvert.errors import TruncatedModelError, UntrustedModelError
-from vfconvert.loading.archives import DamagedArchiveError, StrangeArchiveError, check_records, opened
+from vfconvert.loading.archives import DamagedArchiveError, StrangeArchiveError, check_records, opened, place_of
 from vfconvert.loading.opcodes import OpcodeError, Traced, traced
 from vfconvert.loading.sniffing import DATA_RECORD, FileKind, record_names
 
 _LEGACY_PICKLES = 5  # magic number, protocol, machine, the object, the keys of its storages
+_ALIGNED = 16  # bytes, of the widest number; torch itself aligns to 64
 _LARGEST_PICKLE = 256 * 2**20  # bytes
 
 
@@ -25,11 +26,13 @@ class Asked:
     """What a file's pickles do, and how many bytes there are for what they store.
 
     `records` has the sizes of an archive's records by name below its folder, and is None in the layout of one stream.
+    `mappable`: all of them begin where numbers may, so that memory can be mapped to the file.
     """
 
     traced: Traced
     records: Mapping[str, int] | None
     bytes: int
+    mappable: bool
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,7 +53,7 @@ def asked_by(file: IO[bytes], kind: FileKind, where: str) -> Asked:
             found = Traced()
             for _ in range(_LEGACY_PICKLES):
                 traced(cast(IO[bytes], mapped), found)
-            return Asked(found, None, len(mapped))
+            return Asked(found, None, len(mapped), False)
     except (OpcodeError, StrangeArchiveError) as error:
         raise UntrustedModelError(f"{where}: cannot be read safely: {error}; save it again with torch.save") from error
     except Exception as error:  # zipfile and pickletools raise many types on damaged bytes
@@ -65,7 +68,9 @@ def _asked_by_archive(file: IO[bytes]) -> Asked:
     sizes = {name: archive.getinfo(full).file_size for name, full in names.items()}
     if sizes[DATA_RECORD] > _LARGEST_PICKLE:
         raise OpcodeError(f"a pickle of {sizes[DATA_RECORD]:,} bytes")
-    return Asked(traced(io.BytesIO(archive.read(names[DATA_RECORD]))), sizes, sum(sizes.values()))
+    places = [place_of(file, archive.getinfo(full)) for name, full in names.items() if name.startswith("data/")]
+    mappable = all(place % _ALIGNED == 0 for place in places)
+    return Asked(traced(io.BytesIO(archive.read(names[DATA_RECORD]))), sizes, sum(sizes.values()), mappable)
 
 
 def not_safe_by_default(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ class Reading:
 def untrusted(path: Path, name: str) -> UntrustedModelError:
     """The refusal of a file that names a class or function which is not allowed."""
     return UntrustedModelError(
-        f"{path}: wants to build {name!r}, which is neither torch's nor torchvision's own; save its state_dict() and "
+        f"{path}: wants to build {name!r}, which is none of torch, torchvision or timm; save its state_dict() and "
         f"name the network with --arch, or, {_FLAG}"
     )
 
@@ -62,11 +62,11 @@ def read_safely(path: Path, kind: FileKind) -> Reading:
         )
     _check_claims(asked, path, modules=bool(permitted))
     try:
-        return Reading(_load(path, permitted, unknown, mapping=True), tuple(unknown))
+        return Reading(_load(path, asked, permitted, unknown, mapping=True), tuple(unknown))
     except VfconvertError:
         if not unknown:
             raise
-    return Reading(_load(path, permitted, unknown, mapping=False), tuple(unknown))
+    return Reading(_load(path, asked, permitted, unknown, mapping=False), tuple(unknown))
 
 
 def read_trusting(path: Path, kind: FileKind) -> Reading:
@@ -74,11 +74,12 @@ def read_trusting(path: Path, kind: FileKind) -> Reading:
 
     Raises `UnsupportedModelError` where a class cannot be imported here or is quantized, and `TruncatedModelError`.
     """
-    _refuse_quantized(path, _asked(path, kind).names)
+    asked = _asked(path, kind)
+    _refuse_quantized(path, asked.names)
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the source of a class has changed since, and the like
-            return Reading(torch.load(file, map_location="cpu", weights_only=False))
+            return Reading(torch.load(str(path), map_location="cpu", weights_only=False, mmap=asked.mappable))
     except (ImportError, AttributeError) as error:
         raise UnsupportedModelError(
             f"{path}: a class in it cannot be found here ({first_line(error)}); put the folder of its source on "
@@ -111,16 +112,18 @@ def _refuse_quantized(path: Path, names: tuple[str, ...]) -> None:
             )
 
 
-def _load(path: Path, permitted: dict[str, Callable[..., Any]], unknown: list[str], *, mapping: bool) -> Any:
+def _load(
+    path: Path, asked: Asked, permitted: dict[str, Callable[..., Any]], unknown: list[str], *, mapping: bool
+) -> Any:
     found: list[tuple[Callable[..., Any], str]] = []
     for name, value in permitted.items():
         found += sealed(value, name)
     # What NumPy pickles restores its state from tuples, which only the plain stand-in accepts.
     found += [(stand_in(name, mapping=mapping and not name.startswith("numpy.")), name) for name in unknown]
     try:
-        with warnings.catch_warnings(), path.open("rb") as file, torch.serialization.safe_globals(list(found)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(found)):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=asked.mappable)
     except pickle.UnpicklingError as error:
         raise UntrustedModelError(
             f"{path}: asks for what the safe reader does not do ({_cause(error)}); save the network's state_dict() "
