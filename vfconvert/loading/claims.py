@@ -1,7 +1,7 @@
 """What a pickle may ask of torch's safe reader: the calls of a state dict, and no more numbers than the file has.
 
-That reader runs no code. But it makes a tensor or an array of any size that it is told, lets a file name the encoding of
-a text, and sets attributes of whatever a call returns.
+That reader runs no code. But it makes a tensor or an array of any size that it is told, lets a file name the encoding
+of a text, and sets attributes of whatever a call returns.
 """
 
 from __future__ import annotations

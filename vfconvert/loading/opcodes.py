@@ -17,8 +17,8 @@ UNKNOWN = object()
 _MARK = object()
 _MOST_OPCODES = 5_000_000  # a value of one byte takes up to 216 in memory
 _DEEPEST, _LARGEST = 50, 1_000_000  # of tuples in tuples: the depth, and the leaves with every path to them counted
-_LITERALS = frozenset("INT LONG LONG1 LONG4 BININT BININT1 BININT2 FLOAT BINFLOAT NONE NEWTRUE NEWFALSE".split())
-_TEXTS = frozenset("STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8".split())
+_LITERALS = {"INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"}
+_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
@@ -83,7 +83,9 @@ class _Machine:
     def step(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         name = opcode.name
         if name in _LITERALS:
-            self._stack.append(_CONSTANTS.get(name, argument))
+            self._stack.append(argument)
+        elif name in _CONSTANTS:
+            self._stack.append(_CONSTANTS[name])
         elif name in _TEXTS:
             self._stack.append(str(argument))
         elif name in _TUPLES:

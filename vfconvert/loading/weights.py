@@ -19,7 +19,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # norm.
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str) -> None:
-    """Put the tensors of a state dict into a network in the place of its own, converted to their types where these differ.
+    """Put the tensors of a state dict into a network in the place of its own, converted to the types of those.
 
     Names may carry the prefixes of wrappers, several deep. Raises `StateDictMismatchError` unless, these apart, names
     and shapes are exactly the architecture's (`num_batches_tracked` may be missing), and `UnsupportedModelError` for
@@ -51,7 +51,7 @@ def _tied(model: nn.Module) -> set[str]:
 
 
 def _as_expected(named: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Of the network's types, contiguous, and no two in the same memory; the same tensors where they are that already."""
+    """Of the network's types, contiguous, no two in the same memory; the very tensors where they are that already."""
     found = {name: tensor.to(expected[name].dtype).contiguous() for name, tensor in named.items()}
     end = 0
     for name in sorted(found, key=lambda name: found[name].data_ptr()):
