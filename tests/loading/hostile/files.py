@@ -57,7 +57,9 @@ def good_files() -> dict[str, Hostile]:
     network, program = small_network(), io.BytesIO()
     torch.export.save(torch.export.export(network, (torch.zeros(2, 3, 8, 8),)), program)
     weight = torch.rand(8, 4, 3, 3).numpy()
-    model = onnx_model([helper.make_node("Conv", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], {"w": weight})
+    model = onnx_model(
+        [helper.make_node("Conv", ["x", "w"], ["z"]), helper.make_node("Relu", ["z"], ["y"])], {"w": weight}
+    )
     state = {"state_dict": network.state_dict(), "epoch": 3}
     return {
         "module": Hostile("module", saved(network)),
@@ -137,7 +139,7 @@ def tensor(stored: bytes, sizes: list[int], steps: list[int], offset: int = 0) -
 
 def module(dotted: str = "torch.nn.modules.linear.Identity", parts: bytes = b"", **state: bytes) -> bytes:
     """A module of torch's, with submodules (pairs of a name and a module) and attributes."""
-    empty = {name: b"}" for name in ("_parameters", "_buffers")}
+    empty = dict.fromkeys(("_parameters", "_buffers"), b"}")
     return made(dotted, **{"training": b"\x88", **empty, "_modules": b"}(" + parts + b"u", **state})
 
 

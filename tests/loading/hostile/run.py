@@ -1,6 +1,6 @@
 """Opens every hostile file in one process, and prints what became of each as a line of JSON.
 
-`python -m tests.loading.hostile.run FOLDER [--trust | --waste]`
+`python -m tests.loading.hostile.run FOLDER [--waste]`
 """
 
 import json
@@ -45,10 +45,10 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def opened(file: Hostile, path: Path, architecture: str, *, trust: bool) -> dict[str, Any]:
+def opened(file: Hostile, path: Path, architecture: str) -> dict[str, Any]:
     before, begun = peak(), time.perf_counter()
     try:
-        load_model(path, architecture=architecture if file.architecture else None, trust_pickle=trust)
+        load_model(path, architecture=architecture if file.architecture else None)
         code, said = 0, "opened"
     except VfconvertError as error:
         code, said = error.exit_code, str(error)
@@ -71,6 +71,11 @@ def at_the_door(path: Path, architecture: str | None) -> dict[str, Any]:
     return {"door": result.exit_code, "stderr": result.stderr}
 
 
+def _say(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
 def run(folder: Path, mode: str) -> None:
     warnings.simplefilter("ignore")
     files = list(hostile_files(folder))
@@ -79,20 +84,20 @@ def run(folder: Path, mode: str) -> None:
     for kind, good in good_files().items():  # what is imported on the way is no file's
         path = written(good, folder)
         load_model(path, architecture=architecture if good.architecture else None)
-        print(json.dumps({"good": kind, **at_the_door(path, architecture if good.architecture else None)}))
+        _say({"good": kind, **at_the_door(path, architecture if good.architecture else None)})
     if mode == "--waste":
-        kept = [written(files[0], folder), bytearray(b"\1") * (600 * 2**20)]
-        print(json.dumps(opened(files[0], kept[0], architecture, trust=False) | {"bytes": peak()}))
+        begun, wasted = peak(), bytearray(b"\1") * (2 * 256 * 2**20)
+        _say({"bytes": peak() - begun, "wasted": len(wasted)})
         return
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES, resource.RLIM_INFINITY))
     begun = peak()
     for number, file in enumerate(files):
         path = written(file, folder)
-        result = opened(file, path, architecture, trust=mode == "--trust")
-        if number % EVERY == 0 and mode == "":
+        result = opened(file, path, architecture)
+        if number % EVERY == 0:
             result |= at_the_door(path, architecture if file.architecture else None)
-        print(json.dumps(result | {"growth": peak() - begun}), flush=True)
+        _say(result | {"growth": peak() - begun})
 
 
 if __name__ == "__main__":

@@ -62,11 +62,15 @@ def exported_files(good: bytes) -> Iterator[Hostile]:
         *("os.system", "builtins.eval", "builtins.exec", "torch.load", "torch.ops.load_library", "torch.hub.load"),
         *("torch.ops.aten.from_file.default", "torch.ops.aten.set_.source_Storage", "torch.ops.aten.resize_.default"),
         *("torch.ops.aten.__class__.default", "torch.ops.prim.Print.default", "torch.ops.aten._embedding_bag.default"),
-        *("torch.ops.aten.save.default", "torch.ops..aten.relu", "torch.ops.aten.relu.__init__", "torch.ops.vf.x.default"),
+        *(
+            "torch.ops.aten.save.default",
+            "torch.ops..aten.relu",
+            "torch.ops.aten.relu.__init__",
+            "torch.ops.vf.x.default",
+        ),
     )
     for target in targets:
-        codes = UNREAD if target == "torch.ops.aten.save.default" else UNTRUSTED
-        yield with_graph(f"call-{target}", codes, lambda m, t=target: m["graph"]["nodes"][0].update(target=t))
+        yield with_graph(f"call-{target}", UNTRUSTED, lambda m, t=target: m["graph"]["nodes"][0].update(target=t))
     name = 'x"), open("canary", "w"), ("'
     yield with_graph("name", UNTRUSTED, lambda m: _first_weight(m).update(parameter_name=name))
     yield with_graph("missing", DAMAGED, lambda m: _first_weight(m).update(parameter_name="no_such"))
@@ -157,13 +161,17 @@ def onnx_files() -> Iterator[Hostile]:
     yield constants("expand", [node("Expand", ["v", "n"], ["c"])], v=np.float32([1]), n=pair)
     yield constants("outer", [node("Mul", ["a", "b"], ["c"])], a=ones, b=ones.T)
     yield constants("product", [node("MatMul", ["b", "a"], ["c"])], a=ones, b=ones.T)
-    yield constants("pad", [node("Pad", ["a", "n"], ["c"])], (11, 26), a=np.zeros(4, np.float32), n=np.array([0, 10**12]))
+    yield constants(
+        "pad", [node("Pad", ["a", "n"], ["c"])], (11, 26), a=np.zeros(4, np.float32), n=np.array([0, 10**12])
+    )
     yield constants("range", [node("Range", ["a", "b", "d"], ["c"])], a=0, b=10**12, d=1)
     yield constants("tile", [node("Tile", ["a", "n"], ["c"])], a=np.float32([1]), n=long)
     both = [node("Concat", [f"c{i}", f"c{i}"], [f"c{i + 1}"], axis=0) for i in range(50)]
     yield constants("doubled", both, c0=np.zeros(1000, np.float32))
     shape = node("Shape", ["x"], ["s0"])
-    yield constants("sizes-doubled", [shape, *(node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(50))])
+    yield constants(
+        "sizes-doubled", [shape, *(node("Concat", [f"s{i}"] * 2, [f"s{i + 1}"], axis=0) for i in range(50))]
+    )
     yield constants("sizes-squared", [shape, *(node("Mul", [f"s{i}"] * 2, [f"s{i + 1}"]) for i in range(60))])
     laughs = [
         helper.make_function(
