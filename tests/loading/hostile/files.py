@@ -139,7 +139,8 @@ def tensor(stored: bytes, sizes: list[int], steps: list[int], offset: int = 0) -
 
 def module(dotted: str = "torch.nn.modules.linear.Identity", parts: bytes = b"", **state: bytes) -> bytes:
     """A module of torch's, with submodules (pairs of a name and a module) and attributes."""
-    empty = dict.fromkeys(("_parameters", "_buffers"), b"}")
+    hooks = (f"_{way}_{moment}hooks" for way in ("forward", "backward") for moment in ("", "pre_"))
+    empty = dict.fromkeys(("_parameters", "_buffers", *hooks), b"}")
     return made(dotted, **{"training": b"\x88", **empty, "_modules": b"}(" + parts + b"u", **state})
 
 

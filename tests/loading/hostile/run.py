@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import resource
 import sys
 import time
@@ -41,8 +42,13 @@ def hostile_files(folder: Path) -> Iterator[Hostile]:
 
 
 def peak() -> int:
-    """Bytes that were in memory at most, so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Bytes that were in memory at most since `forget_the_peak`."""
+    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    return 1024 * int(found[1]) if found else 0
+
+
+def forget_the_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def opened(file: Hostile, path: Path, architecture: str) -> dict[str, Any]:
@@ -86,11 +92,13 @@ def run(folder: Path, mode: str) -> None:
         load_model(path, architecture=architecture if good.architecture else None)
         _say({"good": kind, **at_the_door(path, architecture if good.architecture else None)})
     if mode == "--waste":
+        forget_the_peak()
         begun, wasted = peak(), bytearray(b"\1") * (2 * 256 * 2**20)
         _say({"bytes": peak() - begun, "wasted": len(wasted)})
         return
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES, resource.RLIM_INFINITY))
+    forget_the_peak()
     begun = peak()
     for number, file in enumerate(files):
         path = written(file, folder)
