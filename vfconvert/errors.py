@@ -7,12 +7,18 @@ are taken: 0 success, 1 an internal error, 2 a wrong command line (click's own).
 from __future__ import annotations
 
 _LONGEST = 160  # characters of another library's message
+_LONGEST_MESSAGE = 2000
 
 
 class VfconvertError(Exception):
     """Base of the family; `exit_code` is what the command line returns for it."""
 
     exit_code = 1
+
+    def __init__(self, message: str) -> None:
+        """A message may quote a file's names, which may be of any length: its middle is left out then."""
+        long = len(message) > _LONGEST_MESSAGE
+        super().__init__(f"{message[:_LONGEST_MESSAGE]} … {message[-_LONGEST:]}" if long else message)
 
 
 class NotAModelError(VfconvertError):

@@ -137,7 +137,10 @@ def _rename(program: dict[str, Any]) -> None:
         (_call("torch.ops.aten.__class__.default"), "no operator of torch"),
         (_call("torch.ops.custom.run.default"), "no operator of torch"),
         (_call("builtins.eval"), "calls 'builtins.eval', which is no operator"),
-        (_call("torch.ops.aten.from_file.default"), "takes a text"),
+        (_call("torch.ops.aten.from_file.default"), "only torch's own code calls"),
+        (_call("torch.ops.aten.set_.source_Tensor"), "only torch's own code calls"),
+        (_call("torch.ops.aten._embedding_bag.default"), "only torch's own code calls"),
+        (_call("torch.ops.aten.searchsorted.Tensor"), "takes a text"),
         (_rename, "has a weight of the name"),
     ],
 )

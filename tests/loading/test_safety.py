@@ -119,7 +119,7 @@ def test_load_model_refuses_a_class_of_ones_own(network: nn.Module, legacy: bool
     own = OwnNetwork(*network)
     torch.save({"model": own}, path, _use_new_zipfile_serialization=not legacy)
     with pytest.raises(
-        UntrustedModelError, match=r"'tests.loading.test_safety.OwnNetwork', which is neither torch's.*--trust-pickle"
+        UntrustedModelError, match=r"'tests.loading.test_safety.OwnNetwork', which is none of torch.*--trust-pickle"
     ):
         load_model(path)
     loaded = load_model(path, trust_pickle=True)

@@ -1,8 +1,10 @@
 """Which classes and functions a pickle may name without being trusted: one rule and one short table.
 
-The rule: a subclass of `nn.Module` that torch or torchvision itself defines, under one of `_MODULE_ROOTS`. The table:
-harmless values that such modules hold. Whatever they are given in a file, they can only build modules and values and
-call each other: none reads a file, opens a connection, or looks up anything by name.
+The rule: a subclass of `nn.Module` that torch, torchvision or, where it is installed, timm itself defines, under one of
+`_MODULE_ROOTS`. A file gets such modules as torch pickles them, empty and then filled: their constructors, which call
+what they are given, are sealed. The table: harmless values that such modules hold. Whatever they are given in a file,
+they can only compute, hold values and call each other: none reads a file, opens a connection, compiles, or looks up
+anything by name.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import pickle
 import sys
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +24,12 @@ from torch.nn import functional as F
 from torchvision.models.detection import _utils as detection
 from torchvision.ops import box_iou
 
-_MODULE_ROOTS = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.")
+_MODULE_ROOTS = ("torch.nn.modules.", "torchvision.models.", "torchvision.ops.", "timm.layers.", "timm.models.")
+_VALUES = {  # plain data, of timm
+    "timm.models._pretrained.PretrainedCfg",
+    "timm.models._features.FeatureInfo",
+    "timm.layers.format.Format",
+}
 
 _FUNCTIONS = "relu relu6 leaky_relu elu selu celu silu mish hardswish hardsigmoid hardtanh softplus softmax log_softmax"
 HARMLESS: dict[str, Callable[..., Any]] = {
@@ -86,7 +95,8 @@ def is_quantized(name: str) -> bool:
 def allowed(name: str) -> Callable[..., Any] | None:
     """The object of a dotted name if the rule or the table allows it, else None.
 
-    Only submodules of torch.nn and torchvision are ever imported here.
+    Only submodules of torch.nn, torchvision and timm are ever imported here. Classes that make their own objects are
+    not allowed: those of `torch.fx` compile code.
     """
     if name in HARMLESS:
         return HARMLESS[name]
@@ -94,12 +104,34 @@ def allowed(name: str) -> Callable[..., Any] | None:
     if not f"{module_name}.".startswith(_MODULE_ROOTS) or not all(part.isidentifier() for part in name.split(".")):
         return None
     try:
-        found = vars(importlib.import_module(module_name)).get(class_name)
-    except ImportError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of places that have moved
+            found = vars(importlib.import_module(module_name)).get(class_name)
+    except Exception:  # an optional package that is absent or broken
         return None
-    if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__.startswith(_MODULE_ROOTS):
+    if not isinstance(found, type) or not found.__module__.startswith(_MODULE_ROOTS):
+        return None
+    if name in _VALUES:
         return found
-    return None
+    plain = not any("__new__" in vars(base) for base in found.__mro__[:-1])
+    return found if issubclass(found, nn.Module) and plain else None
+
+
+def sealed(found: Callable[..., Any], name: str) -> list[tuple[Callable[..., Any], str]]:
+    """What torch's safe reader is to know under a name: of a class of modules one that makes them empty, or not at all.
+
+    That reader lets a file call any class it knows, and fill objects of those classes only. So the class itself stands
+    under a name that no pickle can write.
+    """
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        return [(found, name)]
+
+    def empty(_: type, *arguments: object, **named: object) -> nn.Module:
+        if arguments or named:
+            raise pickle.UnpicklingError(f"WeightsUnpickler error: {name} is built with arguments")
+        return found.__new__(found)
+
+    return [(type(found.__name__, (), {"__new__": empty, "__module__": found.__module__}), name), (found, f"\n{name}")]
 
 
 def may_be_skipped(name: str) -> bool:

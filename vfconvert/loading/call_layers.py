@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 _aten = torch.ops.aten
+_MOST_IN_A_LAYER = 8  # parameters and buffers
 
 
 def with_layers(module: fx.GraphModule) -> fx.GraphModule:
@@ -162,9 +163,10 @@ def _name(module: fx.GraphModule, node: fx.Node, weights: list[fx.Node]) -> str:
     parent = next(iter(parents)) if len(parents) == 1 else ""
     if parent:
         holder = module.get_submodule(parent)
-        held = {f"{parent}.{name}" for name, _ in (*holder.named_parameters(), *holder.named_buffers())}
+        few = len(holder._parameters) + len(holder._buffers) <= _MOST_IN_A_LAYER and not holder._modules
+        held = {f"{parent}.{name}" for name in (*holder._parameters, *holder._buffers)} if few else set[str]()
         spare = {f"{parent}.num_batches_tracked"}
-        if type(holder) is nn.Module and held - spare <= {str(weight.target) for weight in weights}:
+        if few and type(holder) is nn.Module and held - spare <= {str(weight.target) for weight in weights}:
             return parent
     base, count = (parent or str(weights[0].target)).replace(".", "_") + "_layer", 0
     while hasattr(module, f"{base}{count or ''}"):

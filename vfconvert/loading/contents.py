@@ -17,6 +17,7 @@ WEIGHT_KEYS = (
 )
 _NOT_WEIGHTS = ("optim", "sched", "scaler")
 _DEEPEST = 4
+_MOST = 1000  # more are refused as several
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +33,7 @@ def find_network(value: Any, where: str) -> Contents:
 
     Raises `EmptyModelError` where there is none and `UnsupportedModelError` where there are several.
     """
-    found = _search(value, ())
+    found = _search(value, (), set())
     if len(found) > 1:
         names = ", ".join(repr(one.key) for one in found[:4])
         raise UnsupportedModelError(
@@ -47,21 +48,33 @@ def find_network(value: Any, where: str) -> Contents:
     raise EmptyModelError(f"{where}: {what}; save the network itself or its state_dict()")
 
 
-def _search(value: Any, keys: tuple[str, ...]) -> list[Contents]:
+def _search(value: Any, keys: tuple[str, ...], fruitless: set[int]) -> list[Contents]:
+    """Mappings in which nothing was found are not searched again, on whatever other way they are reached."""
     key = ".".join(keys)
     if isinstance(value, nn.Module):
         return [Contents(value, key)]
-    if not isinstance(value, Mapping) or "param_groups" in value or len(keys) > _DEEPEST:
+    if not isinstance(value, Mapping) or "param_groups" in value or len(keys) > _DEEPEST or id(value) in fruitless:
         return []
+    found = _search_mapping(value, keys, fruitless)
+    if not found:
+        fruitless.add(id(value))
+    return found
+
+
+def _search_mapping(value: Mapping[Any, Any], keys: tuple[str, ...], fruitless: set[int]) -> list[Contents]:
     for name in WEIGHT_KEYS:
-        found = _search(value[name], (*keys, name)) if name in value else []
+        found = _search(value[name], (*keys, name), fruitless) if name in value else []
         if found:
             return found
-    found = [one for name, part in _others(value) for one in _search(part, (*keys, name))]
+    found = []
+    for name, part in _others(value):
+        found += _search(part, (*keys, name), fruitless)
+        if len(found) > _MOST:
+            break
     if found:
         return found
     tensors = {name: part for name, part in value.items() if isinstance(part, Tensor) and isinstance(name, str)}
-    return [Contents(tensors, key)] if tensors and not _only_statistics(value, tensors) else []
+    return [Contents(tensors, ".".join(keys))] if tensors and not _only_statistics(value, tensors) else []
 
 
 def _others(value: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:

@@ -7,16 +7,20 @@ import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
 
 from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, first_line
+from vfconvert.loading.archives import place_of
 from vfconvert.loading.call_layers import free_the_batch, with_layers
+from vfconvert.loading.claims import check_claims
 from vfconvert.loading.exported_graph import DTYPES, ForbiddenOperatorError, UnknownGraphError, graph_module_of
+from vfconvert.loading.globals import asked_by
+from vfconvert.loading.sniffing import FileKind
 
-_LARGEST_JSON = 256 * 2**20  # bytes; a graph of a hundred thousand calls
+_LARGEST_JSON = 64 * 2**20  # bytes; a graph of more calls than are read
 _OLD_PROGRAM = "serialized_exported_program.json"  # the layout of torch 2.6 and 2.7
 _OLD_TENSORS = ("serialized_state_dict.pt", "serialized_constants.pt")
 _SAVE_INSTEAD = "torch.save the nn.Module it was made from"
@@ -29,8 +33,8 @@ def read_exported(path: Path) -> nn.Module:
     parts than tensors) and `TruncatedModelError`.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            program, tensors = _Archive(archive, path).read()
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            program, tensors = _Archive(archive, file, path).read()
         module = graph_module_of(program, tensors)
         free_the_batch(module)
         return with_layers(module).eval()
@@ -46,11 +50,17 @@ def read_exported(path: Path) -> nn.Module:
         ) from error
 
 
+def _mapped(path: Path) -> torch.UntypedStorage:
+    found: Any = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+    return found  # type: ignore[no-any-return]
+
+
 class _Archive:
     """The records of an archive, by their name below the top folder where there is one."""
 
-    def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
-        self._archive, self._path = archive, path
+    def __init__(self, archive: zipfile.ZipFile, file: IO[bytes], path: Path) -> None:
+        self._archive, self._file, self._path = archive, file, path
+        self._mapped: torch.UntypedStorage | None = None
         names = archive.namelist()
         below = {name.partition("/")[2]: name for name in names}
         self._names = {name: name for name in names} if _OLD_PROGRAM in names else below
@@ -96,10 +106,21 @@ class _Archive:
             return found
         dtype = DTYPES[described["dtype"]]
         if record not in storages:
-            raw = bytearray(self._bytes(folder + record, None))
-            storages[record] = torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+            storages[record] = self._numbers(folder + record, dtype)
         sizes, strides = ([int(size["as_int"]) for size in described[key]] for key in ("sizes", "strides"))
         return storages[record].as_strided(sizes, strides, int(described["storage_offset"]["as_int"]))
+
+    def _numbers(self, record: str, dtype: torch.dtype) -> Tensor:
+        """A record as numbers, mapped to the file where it begins where numbers may; changes stay in memory."""
+        known = self._archive.getinfo(self._names[record])
+        begin = place_of(self._file, known)
+        if begin % 16:
+            raw = bytearray(self._archive.read(known))
+            return torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype)
+        if self._mapped is None:
+            self._mapped = _mapped(self._path)
+        part = self._mapped[begin : begin + known.file_size]
+        return torch.empty(0, dtype=dtype).set_(part, 0, (known.file_size // dtype.itemsize,))  # type: ignore[call-overload, no-any-return]
 
     def _pickled(self, record: str) -> dict[str, Tensor]:
         found = self._load(record)
@@ -112,6 +133,7 @@ class _Archive:
         if not raw:
             return {}
         try:
+            check_claims(asked_by(io.BytesIO(raw), FileKind.ZIP, record), record, modules=False)
             return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
         except Exception as error:
             raise UntrustedModelError(
@@ -119,8 +141,10 @@ class _Archive:
             ) from error
 
     def _bytes(self, record: str, most: int | None) -> bytes:
-        """A record's bytes: stored as they are, so that none outgrows the file, or `most` at most."""
+        """A record's bytes, which are no more than the file's; `most` at most."""
         known = self._archive.getinfo(self._names[record])
-        if known.compress_type != zipfile.ZIP_STORED and (most is None or known.file_size > most):
-            raise UntrustedModelError(f"{self._path}: {record} is compressed, which torch never does; {_SAVE_INSTEAD}")
+        if most is not None and known.file_size > most:
+            raise UnsupportedModelError(
+                f"{self._path}: {record} of {known.file_size:,} bytes, expected {most:,} at most; {_SAVE_INSTEAD}"
+            )
         return self._archive.read(known)

@@ -19,6 +19,14 @@ from torch import Tensor, fx, nn
 
 _NAMESPACES = ("aten", "torchvision")
 _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
+_MOST_CALLS = 20_000
+# Of torch's operators, those that only code of torch's own calls: on memory, or without looking at their arguments.
+_INWARD = re.compile(
+    r"_(?!adaptive_avg_pool|cdist|conj|convolution|euclidean_dist|fft|fused_rms_norm|linalg|log_softmax|native_batch_norm"
+    r"|pad_|prelu|reshape_alias|scaled_dot|softmax|to_copy|trilinear|unsafe_view|unsafe_index|upsample|weight_norm)"
+    r"|(set_|resize|from_file|record_stream|fbgemm|mkldnn|miopen|cudnn|quantize|to_mkldnn|nested|sparse)"
+    r"|(set|data|retain_grad|requires_grad_|rename_?)$"
+)
 _CHECKS = ("_assert", "sym_constrain_range", "_check")  # of sizes, which may change here
 _TEXTS = frozenset(  # arguments that are a choice between a few words
     (
@@ -78,6 +86,9 @@ class _Reader:
         self._values: dict[str, fx.Node] = {}
 
     def read(self) -> fx.GraphModule:
+        count = len(self._json["nodes"]) + len(self._signature["input_specs"])
+        if count > _MOST_CALLS:
+            raise UnknownGraphError(f"it has {count:,} weights and calls, expected {_MOST_CALLS:,} at most")
         for spec in self._signature["input_specs"]:
             self._input(*_only(spec))
         for node in self._json["nodes"]:
@@ -204,6 +215,8 @@ def _operator(target: str) -> Any:
     space, name, overload = parts[2:]
     if not all(part.isidentifier() and not part.startswith("__") for part in (name, overload)):
         raise ForbiddenOperatorError(f"it calls {target!r}, which is no operator of torch or torchvision")
+    if space == "aten" and _INWARD.match(name):
+        raise ForbiddenOperatorError(f"it calls {target!r}, which only torch's own code calls")
     packet = getattr(getattr(torch.ops, space), name, None)
     found = getattr(packet, overload, None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
     if not isinstance(found, torch._ops.OpOverload):

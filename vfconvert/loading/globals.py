@@ -1,39 +1,76 @@
-"""Which classes and functions a pickle names: read from its opcodes, nothing is built or imported."""
+"""What the pickles of a file of torch.save ask for, told without building anything."""
 
 from __future__ import annotations
 
-import _compat_pickle
 import io
-import pickletools
+import mmap
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO, cast
 
 import torch
 
-from vfconvert.errors import TruncatedModelError
+from vfconvert.errors import TruncatedModelError, UntrustedModelError
+from vfconvert.loading.archives import DamagedArchiveError, StrangeArchiveError, check_records, opened, place_of
+from vfconvert.loading.opcodes import OpcodeError, Traced, traced
 from vfconvert.loading.sniffing import DATA_RECORD, FileKind, record_names
 
 _LEGACY_PICKLES = 5  # magic number, protocol, machine, the object, the keys of its storages
+_ALIGNED = 16  # bytes, of the widest number; torch itself aligns to 64
+_LARGEST_PICKLE = 256 * 2**20  # bytes
 
 
-def wanted_globals(path: Path, kind: FileKind) -> tuple[str, ...]:
-    """The dotted names a file asks for, outermost object first, each once.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What a file's pickles do, and how many bytes there are for what they store.
 
-    Raises `TruncatedModelError` where the opcodes do not make sense.
+    `records` has the sizes of an archive's records by name below its folder, and is None in the layout of one stream.
+    `mappable`: all of them begin where numbers may, so that memory can be mapped to the file.
+    """
+
+    traced: Traced
+    records: Mapping[str, int] | None
+    bytes: int
+    mappable: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The dotted names that are asked for, outermost object first, each once."""
+        return tuple(self.traced.names)
+
+
+def asked_by(file: IO[bytes], kind: FileKind, where: str) -> Asked:
+    """Follow the pickles of a file; `where` starts the messages.
+
+    Raises `TruncatedModelError` where they do not make sense, and `UntrustedModelError` where they never end or the
+    archive is one of torch.save's in name only.
     """
     try:
         if kind is FileKind.ZIP:
-            with zipfile.ZipFile(path) as archive:
-                pickled = archive.read(record_names(archive)[DATA_RECORD])
-            names = list(_names(io.BytesIO(pickled)))
-        else:
-            with path.open("rb") as file:
-                names = [name for _ in range(_LEGACY_PICKLES) for name in _names(file)]
+            return _asked_by_archive(file)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:  # reads no further than its end
+            found = Traced()
+            for _ in range(_LEGACY_PICKLES):
+                traced(cast(IO[bytes], mapped), found)
+            return Asked(found, None, len(mapped), False)
+    except (OpcodeError, StrangeArchiveError) as error:
+        raise UntrustedModelError(f"{where}: cannot be read safely: {error}; save it again with torch.save") from error
     except Exception as error:  # zipfile and pickletools raise many types on damaged bytes
-        raise TruncatedModelError(f"{path}: cut off or damaged; download or save it again") from error
-    return tuple(dict.fromkeys(names))
+        what = str(error) if isinstance(error, DamagedArchiveError) else "a pickle that makes no sense"
+        raise TruncatedModelError(f"{where}: cut off or damaged ({what}); download or save it again") from error
+
+
+def _asked_by_archive(file: IO[bytes]) -> Asked:
+    archive = opened(file)
+    check_records(archive)
+    names = record_names(archive)
+    sizes = {name: archive.getinfo(full).file_size for name, full in names.items()}
+    if sizes[DATA_RECORD] > _LARGEST_PICKLE:
+        raise OpcodeError(f"a pickle of {sizes[DATA_RECORD]:,} bytes")
+    places = [place_of(file, archive.getinfo(full)) for name, full in names.items() if name.startswith("data/")]
+    mappable = all(place % _ALIGNED == 0 for place in places)
+    return Asked(traced(io.BytesIO(archive.read(names[DATA_RECORD]))), sizes, sum(sizes.values()), mappable)
 
 
 def not_safe_by_default(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -52,36 +89,3 @@ def not_safe_by_default(names: tuple[str, ...]) -> tuple[str, ...]:
 def _split(name: str) -> tuple[bytes, bytes]:
     module, _, attribute = name.rpartition(".")
     return module.encode(), attribute.encode()
-
-
-def _names(file: IO[bytes]) -> Iterator[str]:
-    texts: list[str] = []  # pushed so far: protocol 4 takes module and name of a global from the stack
-    memo: dict[int, str | None] = {}
-    last: str | None = None
-    for opcode, argument, _ in pickletools.genops(file):
-        if opcode.name in {"GLOBAL", "INST"}:
-            module, _, name = str(argument).partition(" ")
-            yield _modern(module, name)
-        elif opcode.name == "STACK_GLOBAL" and len(texts) > 1:
-            yield f"{texts[-2]}.{texts[-1]}"
-        elif opcode.name == "MEMOIZE":
-            memo[len(memo)] = last
-            continue
-        elif opcode.name in {"BINPUT", "LONG_BINPUT"}:
-            memo[int(str(argument))] = last
-            continue
-        if opcode.name in {"BINGET", "LONG_BINGET"}:
-            last = memo.get(int(str(argument)))
-        else:
-            last = argument if isinstance(argument, str) and "UNICODE" in opcode.name else None
-        if last is not None:
-            texts.append(last)
-
-
-def _modern(module: str, name: str) -> str:
-    """The name in Python 3 of what a pickle of protocol 2 names as Python 2 did."""
-    if (module, name) in _compat_pickle.NAME_MAPPING:
-        module, name = _compat_pickle.NAME_MAPPING[(module, name)]
-    else:
-        module = _compat_pickle.IMPORT_MAPPING.get(module, module)
-    return f"{module}.{name}"

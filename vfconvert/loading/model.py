@@ -28,6 +28,7 @@ from vfconvert.loading.exported import read_exported
 from vfconvert.loading.onnx_file import read_onnx
 from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
+from vfconvert.loading.trees import check_repeated, check_tree
 from vfconvert.loading.weights import load_weights
 
 _NAME = re.compile(r"[^\"'\\()\x00-\x1f\x7f]*")  # no quotes, parentheses, line breaks
@@ -81,15 +82,20 @@ def load_model(
     saved_as = "module" if isinstance(network, nn.Module) else "state_dict"
     saved_as = {FileKind.EXPORTED: "exported", FileKind.ONNX: "onnx"}.get(kind, saved_as)
     if isinstance(network, nn.Module):
+        if kind is FileKind.ZIP and not trusted:
+            check_tree(network, path)
         network = _checked(network, path)
     if architecture is not None:
         tensors = network.state_dict() if isinstance(network, nn.Module) else network
         _refuse_meta(tensors, path)
-        network = _checked(build_architecture(architecture, architecture_arguments or {}), f"--arch {architecture}")
+        network = _checked(
+            build_architecture(architecture, architecture_arguments or {}, unfilled=True), f"--arch {architecture}"
+        )
         load_weights(network, tensors, path, architecture)
     elif not isinstance(network, nn.Module):
         raise _architecture_needed(network, path)
     _refuse_meta(network.state_dict(), path)
+    check_repeated(network.state_dict(), path)
     was_training = network.training
     return LoadedModel(
         model=network.cpu().eval(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,15 @@ from torch import Tensor, nn
 
 from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, first_line
 from vfconvert.loading.exported_graph import UnknownGraphError
+from vfconvert.loading.onnx_folding import Folding
 from vfconvert.loading.onnx_graph import Importer, Shape
+from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
+from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
     import onnx
 
-_EXPORT_AGAIN = "download or export it again"
+_LARGEST = 2**31  # bytes
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-6  # of the largest output: sums in another order, no more
 
 
@@ -31,10 +33,12 @@ def read_onnx(path: Path) -> nn.Module:
     import onnx
 
     try:
+        if path.stat().st_size > _LARGEST:
+            raise UnknownGraphError("it is larger than 2 GiB, which no ONNX file is: weights beyond stand beside it")
         model = onnx.load(path, load_external_data=False)
-        _check_outside(model, path)
-        onnx.load_external_data_for_model(model, str(path.parent))
-        module = _imported(_simplified(model))
+        check_size(model)
+        check_outside(model, path)
+        module = _imported(_simplified(model), path.parent)
     except UnknownGraphError as error:
         raise UnsupportedModelError(
             f"{path}: an ONNX file that is not read here: {error}; save the nn.Module that it was made from"
@@ -43,35 +47,16 @@ def read_onnx(path: Path) -> nn.Module:
         raise
     except Exception as error:  # any type, from damaged bytes
         raise TruncatedModelError(
-            f"{path}: no ONNX model, cut off or damaged ({type(error).__name__}: {first_line(error)}); {_EXPORT_AGAIN}"
+            f"{path}: no ONNX model, cut off or damaged ({type(error).__name__}: {first_line(error)}); {EXPORT_AGAIN}"
         ) from error
     return module
 
 
-def _check_outside(model: onnx.ModelProto, path: Path) -> None:
-    """Weights outside the file lie in its folder, in regular files that are long enough."""
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-
-    folder = Path(os.path.realpath(path.parent))
-    for tensor in model.graph.initializer:
-        if not uses_external_data(tensor):
-            continue
-        info = ExternalDataInfo(tensor)
-        place = folder / info.location
-        real = Path(os.path.realpath(place))
-        if os.path.isabs(info.location) or not real.is_relative_to(folder) or real != place:
-            raise UntrustedModelError(
-                f"{path}: its weights are to be read from {info.location!r}, outside its folder; {_EXPORT_AGAIN}"
-            )
-        if not real.is_file():
-            raise TruncatedModelError(f"{path}: its weights in {info.location!r} are missing; {_EXPORT_AGAIN}")
-        end = (info.offset or 0) + (info.length or 0)
-        if end > real.stat().st_size:
-            raise TruncatedModelError(f"{path}: its weights in {info.location!r} are cut off; {_EXPORT_AGAIN}")
-
-
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Functions inlined, constants as initializers, shapes inferred."""
+    """Functions inlined, constants as initializers, shapes inferred.
+
+    Without the values of constants: that inference copies them through every Concat, which can double them each time.
+    """
     import onnx_ir as ir
     from onnx_ir.passes import common
 
@@ -81,42 +66,49 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         common.RemoveInitializersFromInputsPass(),
         common.IdentityEliminationPass(),
         common.TopologicalSortPass(),
-        common.ShapeInferencePass(),
+        common.ShapeInferencePass(data_prop=False),
     )
-    return ir.to_proto(passes(ir.from_proto(model)).model)
+    with silenced():  # of what cannot be inferred a traceback would be logged
+        return ir.to_proto(passes(ir.from_proto(model)).model)
 
 
-def _imported(model: onnx.ModelProto) -> nn.Module:
+def _imported(model: onnx.ModelProto, folder: Path) -> nn.Module:
     import onnx
 
     graph = model.graph
-    constants = {tensor.name: _tensor(tensor) for tensor in graph.initializer}
+    if graph.sparse_initializer:
+        raise UnknownGraphError("it has sparse weights")
+    constants = {tensor.name: _tensor(tensor, folder) for tensor in graph.initializer}
     shapes = {value.name: _shape(value) for value in (*graph.input, *graph.output, *graph.value_info)}
     given = [value.name for value in graph.input if value.name not in constants]
     if len(given) != 1:
         raise UnknownGraphError(f"it takes {len(given)} inputs, expected one image")
     importer = Importer(constants, {name: shape for name, shape in shapes.items() if shape is not None}, given)
-    for node in graph.node:
-        attributes = {entry.name: _attribute(onnx.helper.get_attribute_value(entry)) for entry in node.attribute}
-        importer.add(node.op_type, node.domain, node.name, node.input, node.output, attributes)
+    with Folding(sum(constant.numel() for constant in constants.values())):
+        for node in graph.node:
+            attributes = {e.name: _attribute(onnx.helper.get_attribute_value(e), folder) for e in node.attribute}
+            importer.add(node.op_type, node.domain, node.name, node.input, node.output, attributes)
     return importer.finish([value.name for value in graph.output])
 
 
-def _attribute(value: Any) -> Any:
+def _attribute(value: Any, folder: Path) -> Any:
     import onnx
 
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, onnx.TensorProto):
-        return _tensor(value)
+        return _tensor(value, folder)
     if isinstance(value, onnx.GraphProto):
         raise UnknownGraphError("it has a graph within the graph (If, Loop or Scan)")
     return list(value) if not isinstance(value, (int, float)) else value
 
 
-def _tensor(tensor: onnx.TensorProto) -> Tensor:
+def _tensor(tensor: onnx.TensorProto, folder: Path) -> Tensor:
     from onnx import numpy_helper
+    from onnx.external_data_helper import uses_external_data
 
+    if uses_external_data(tensor):
+        return torch.from_numpy(mapped(tensor, folder))
     found = numpy_helper.to_array(tensor)
     return torch.from_numpy(np.array(found))  # a copy of its own, writable
 

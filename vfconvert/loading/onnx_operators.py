@@ -44,7 +44,10 @@ def _of_sizes(function: Callable[..., Any], first: Value, second: Value) -> Size
         raise UnknownGraphError("sizes of tensors of different rank are combined")
     count = max(len(one.values), len(two.values))
     left, right = one.values * (count // len(one.values)), two.values * (count // len(two.values))
-    return Sizes(tuple(function(a, b) for a, b in zip(left, right, strict=True)), one.scalar and two.scalar)
+    found = tuple(function(a, b) for a, b in zip(left, right, strict=True))
+    if any(isinstance(size, int) and abs(size) > 2**63 for size in found):
+        raise UnknownGraphError("a size that no tensor has")
+    return Sizes(found, one.scalar and two.scalar)
 
 
 def _divide(first: Any, second: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vfconvert.loading.exported_graph import UnknownGraphError
-from vfconvert.loading.onnx_values import Call, Sizes, Value, is_number, scalar, sizes_of
+from vfconvert.loading.onnx_values import MOST_LISTED, Call, Sizes, Value, is_number, listed, scalar, sizes_of
 
 
 def _gather(call: Call) -> Value:
@@ -20,7 +20,7 @@ def _gather(call: Call) -> Value:
     if isinstance(value, Sizes):
         if not isinstance(index, Tensor):
             raise UnknownGraphError("Gather: an index that is computed")
-        chosen = tuple(value.values[int(i)] for i in index.flatten())
+        chosen = tuple(value.values[int(i)] for i in listed(index))
         return Sizes(chosen, index.dim() == 0)
     if isinstance(index, Tensor) and index.dim() == 0:
         return torch.select(value, axis, int(index))
@@ -31,7 +31,7 @@ def _gather(call: Call) -> Value:
 
 
 def _taken(value: Any, axis: int, index: Tensor) -> Any:
-    return value[(*([slice(None)] * axis), index.tolist())]
+    return value[(*([slice(None)] * axis), listed(index))]
 
 
 def _shape(call: Call) -> Value:
@@ -96,7 +96,10 @@ def _unsqueeze(call: Call) -> Value:
 
 def _concat(call: Call) -> Value:
     if any(isinstance(value, Sizes) for value in call.inputs):
-        return Sizes(tuple(size for value in call.inputs for size in sizes_of(value).values))
+        parts = [sizes_of(value).values for value in call.inputs]
+        if sum(map(len, parts)) > MOST_LISTED:
+            raise UnknownGraphError("Concat: of more sizes than any tensor has")
+        return Sizes(tuple(size for part in parts for size in part))
     return torch.cat(list(call.inputs), call.attributes["axis"])
 
 
@@ -152,7 +155,7 @@ def _where(call: Call) -> Value:
     chosen, first, second = call.inputs
     if isinstance(chosen, Tensor) and (isinstance(first, Sizes) or isinstance(second, Sizes)):
         one, two = sizes_of(first).values, sizes_of(second).values
-        picks = chosen.flatten().tolist()
+        picks = listed(chosen)
         return Sizes(tuple(a if pick else b for pick, a, b in zip(picks, one, two, strict=True)))
     return torch.where(chosen, first, second)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vfconvert.loading.exported_graph import UnknownGraphError
 
+MOST_LISTED = 10_000
 Value = Any  # torch.fx.Proxy | Tensor | Sizes | None
 
 
@@ -49,7 +50,7 @@ class Call:
         if isinstance(value, Sizes):
             return list(value.values)
         if isinstance(value, Tensor):
-            return list(value.flatten().tolist())
+            return listed(value)
         raise UnknownGraphError(f"{self.kind}: its {name or f'input {position}'} is computed from the image")
 
     def expect(self, name: str, default: Any, *known: Any) -> Any:
@@ -73,6 +74,13 @@ def is_number(value: Value, number: float) -> bool:
     return isinstance(value, (int, float)) and value == number
 
 
+def listed(value: Tensor) -> list[Any]:
+    """The numbers of a constant: sizes, places, a few of them. Raises `UnknownGraphError` for more."""
+    if value.numel() > MOST_LISTED:
+        raise UnknownGraphError(f"sizes or places in a list of {value.numel():,}")
+    return list(value.flatten().tolist())
+
+
 def scalar(value: Value) -> Value:
     """A constant of one number as that number, which broadcasts alike."""
     return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
@@ -83,5 +91,5 @@ def sizes_of(value: Value) -> Sizes:
     if isinstance(value, Sizes):
         return value
     if isinstance(value, Tensor):
-        return Sizes(tuple(value.flatten().tolist()), value.dim() == 0)
+        return Sizes(tuple(listed(value)), value.dim() == 0)
     raise UnknownGraphError("sizes are computed from the image")

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, VfconvertError, first_line
-from vfconvert.loading.allowlist import allowed, is_quantized, may_be_skipped, stand_in
-from vfconvert.loading.globals import not_safe_by_default, wanted_globals
+from vfconvert.loading.allowlist import allowed, is_quantized, may_be_skipped, sealed, stand_in
+from vfconvert.loading.claims import check_claims
+from vfconvert.loading.globals import Asked, asked_by, not_safe_by_default
 from vfconvert.loading.sniffing import FileKind
 
 _FLAG = "if you trust whoever made the file, open it with --trust-pickle"
@@ -32,7 +33,7 @@ class Reading:
 def untrusted(path: Path, name: str) -> UntrustedModelError:
     """The refusal of a file that names a class or function which is not allowed."""
     return UntrustedModelError(
-        f"{path}: wants to build {name!r}, which is neither torch's nor torchvision's own; save its state_dict() and "
+        f"{path}: wants to build {name!r}, which is none of torch, torchvision or timm; save its state_dict() and "
         f"name the network with --arch, or, {_FLAG}"
     )
 
@@ -44,7 +45,8 @@ def read_safely(path: Path, kind: FileKind) -> Reading:
     beside them are replaced by stand-ins.
     Raises `UntrustedModelError`, `UnsupportedModelError` (quantized) and `TruncatedModelError`.
     """
-    names = wanted_globals(path, kind)
+    asked = _asked(path, kind)
+    names = asked.names
     _refuse_quantized(path, names)
     known = {name: allowed(name) for name in not_safe_by_default(names)}
     permitted = {name: found for name, found in known.items() if found is not None}
@@ -58,12 +60,13 @@ def read_safely(path: Path, kind: FileKind) -> Reading:
             f"{path}: holds a module ({modules[0]!r}) saved whole in {kind.value}, which cannot be read safely; save "
             f"it again with a newer torch, or, {_FLAG}"
         )
+    _check_claims(asked, path, modules=bool(permitted))
     try:
-        return Reading(_load(path, permitted, unknown, mapping=True), tuple(unknown))
+        return Reading(_load(path, asked, permitted, unknown, mapping=True), tuple(unknown))
     except VfconvertError:
         if not unknown:
             raise
-    return Reading(_load(path, permitted, unknown, mapping=False), tuple(unknown))
+    return Reading(_load(path, asked, permitted, unknown, mapping=False), tuple(unknown))
 
 
 def read_trusting(path: Path, kind: FileKind) -> Reading:
@@ -71,11 +74,12 @@ def read_trusting(path: Path, kind: FileKind) -> Reading:
 
     Raises `UnsupportedModelError` where a class cannot be imported here or is quantized, and `TruncatedModelError`.
     """
-    _refuse_quantized(path, wanted_globals(path, kind))
+    asked = _asked(path, kind)
+    _refuse_quantized(path, asked.names)
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that the source of a class has changed since, and the like
-            return Reading(torch.load(file, map_location="cpu", weights_only=False))
+            return Reading(torch.load(str(path), map_location="cpu", weights_only=False, mmap=asked.mappable))
     except (ImportError, AttributeError) as error:
         raise UnsupportedModelError(
             f"{path}: a class in it cannot be found here ({first_line(error)}); put the folder of its source on "
@@ -87,6 +91,18 @@ def read_trusting(path: Path, kind: FileKind) -> Reading:
         ) from error
 
 
+def _asked(path: Path, kind: FileKind) -> Asked:
+    with path.open("rb") as file:
+        return asked_by(file, kind, str(path))
+
+
+def _check_claims(asked: Asked, path: Path, *, modules: bool) -> None:
+    try:
+        check_claims(asked, str(path), modules=modules)
+    except UntrustedModelError as error:
+        raise UntrustedModelError(f"{error}, or, {_FLAG}") from error
+
+
 def _refuse_quantized(path: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if is_quantized(name):
@@ -96,14 +112,18 @@ def _refuse_quantized(path: Path, names: tuple[str, ...]) -> None:
             )
 
 
-def _load(path: Path, permitted: dict[str, Callable[..., Any]], unknown: list[str], *, mapping: bool) -> Any:
-    found: list[tuple[Callable[..., Any], str]] = [(value, name) for name, value in permitted.items()]
+def _load(
+    path: Path, asked: Asked, permitted: dict[str, Callable[..., Any]], unknown: list[str], *, mapping: bool
+) -> Any:
+    found: list[tuple[Callable[..., Any], str]] = []
+    for name, value in permitted.items():
+        found += sealed(value, name)
     # What NumPy pickles restores its state from tuples, which only the plain stand-in accepts.
     found += [(stand_in(name, mapping=mapping and not name.startswith("numpy.")), name) for name in unknown]
     try:
-        with warnings.catch_warnings(), path.open("rb") as file, torch.serialization.safe_globals(list(found)):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(found)):
             warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=asked.mappable)
     except pickle.UnpicklingError as error:
         raise UntrustedModelError(
             f"{path}: asks for what the safe reader does not do ({_cause(error)}); save the network's state_dict() "

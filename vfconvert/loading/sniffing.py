@@ -6,8 +6,15 @@ import enum
 import zipfile
 from pathlib import Path
 
-from vfconvert.errors import EmptyModelError, NotAModelError, TruncatedModelError, UnsupportedModelError
+from vfconvert.errors import (
+    EmptyModelError,
+    NotAModelError,
+    TruncatedModelError,
+    UnsupportedModelError,
+    UntrustedModelError,
+)
 from vfconvert.files import read_head
+from vfconvert.loading.archives import DamagedArchiveError, StrangeArchiveError, check_records, opened
 
 _HEAD_BYTES = 64
 _ZIP = b"PK\x03\x04"
@@ -51,8 +58,8 @@ def sniff(path: Path) -> FileKind:
     """The kind of a model file.
 
     Raises `NotAModelError` (missing, a folder, unreadable, some other file), `EmptyModelError` (no bytes),
-    `TruncatedModelError` (starts like a model and ends too soon) and `UnsupportedModelError` (TorchScript
-    and torch.package archives).
+    `TruncatedModelError` (starts like a model and ends too soon), `UnsupportedModelError` (TorchScript and
+    torch.package archives) and `UntrustedModelError` (an archive that torch would not write).
     """
     head = read_head(path, _HEAD_BYTES, _EXPECTED)
     if not head:
@@ -79,13 +86,18 @@ def record_names(archive: zipfile.ZipFile) -> dict[str, str]:
 
 def _sniff_archive(path: Path) -> FileKind:
     try:
-        with zipfile.ZipFile(path) as archive:
-            records = record_names(archive)
-            plain = set(archive.namelist())
-    except Exception as error:  # a damaged table of contents raises many types
-        raise TruncatedModelError(
-            f"{path}: a zip archive without its end (cut off or damaged); download or save it again"
-        ) from error
+        with path.open("rb") as file, opened(file) as archive:
+            kind = _kind_of_archive(archive, path)
+            check_records(archive)
+            return kind
+    except DamagedArchiveError as error:
+        raise TruncatedModelError(f"{path}: {error} (cut off or damaged); download or save it again") from error
+    except StrangeArchiveError as error:
+        raise UntrustedModelError(f"{path}: is refused: {error}; save it again with torch") from error
+
+
+def _kind_of_archive(archive: zipfile.ZipFile, path: Path) -> FileKind:
+    records, plain = record_names(archive), set(archive.namelist())
     for marker, (what, instead) in _OTHER_ARCHIVES.items():
         if marker in records or marker in plain:
             raise UnsupportedModelError(f"{path}: is {what}, which cannot be rewritten; {instead}")

@@ -19,7 +19,7 @@ _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # norm.
 
 
 def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, architecture: str) -> None:
-    """Copy a state dict into a network, in place.
+    """Put the tensors of a state dict into a network in the place of its own, converted to the types of those.
 
     Names may carry the prefixes of wrappers, several deep. Raises `StateDictMismatchError` unless, these apart, names
     and shapes are exactly the architecture's (`num_batches_tracked` may be missing), and `UnsupportedModelError` for
@@ -31,11 +31,35 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, ar
     named = max(_renamings(tensors), key=lambda names: len(names.keys() & expected.keys()))  # the first of equals
     _check(named, expected, path, architecture)
     try:
-        model.load_state_dict(named, strict=False)
+        # Given over, not copied: a large file would be in memory twice. But tied weights would come apart.
+        tied = _tied(model)
+        given = {name: tensor for name, tensor in named.items() if name not in tied}
+        model.load_state_dict(_as_expected(given, expected), strict=False, assign=True)
+        model.load_state_dict({name: named[name] for name in tied if name in named}, strict=False)
     except Exception as error:
         raise StateDictMismatchError(
             f"{path}: {architecture} does not take these weights ({first_line(error)}); name the network they come from"
         ) from error
+
+
+def _tied(model: nn.Module) -> set[str]:
+    """Names of tensors that have several."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        names.setdefault(id(tensor), []).append(name)
+    return {name for shared in names.values() if len(shared) > 1 for name in shared}
+
+
+def _as_expected(named: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of the network's types, contiguous, no two in the same memory; the very tensors where they are that already."""
+    found = {name: tensor.to(expected[name].dtype).contiguous() for name, tensor in named.items()}
+    end = 0
+    for name in sorted(found, key=lambda name: found[name].data_ptr()):
+        begin, size = found[name].data_ptr(), found[name].nbytes
+        if size and begin < end:
+            found[name] = found[name].clone()
+        end = max(end, begin + size)
+    return found
 
 
 def _renamings(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
