@@ -34,6 +34,7 @@ from vfconvert.reporting.describe import (
     agreement_report,
     latency_report,
     layer_rows,
+    layout_warning,
     points_lost,
     size_of,
     warnings_of,
@@ -225,6 +226,7 @@ class _Run:
             seconds=seconds,
             warnings=missed(budget)
             + few_tried(budget, self.options.refine)
+            + layout_warning(self.loaded.images is not None and self.loaded.images.channels_last)
             + warnings_of(
                 self.plan,
                 self.loaded.model,

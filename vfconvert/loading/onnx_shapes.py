@@ -41,7 +41,7 @@ def _shape(call: Call) -> Value:
     if call.shapes[0] is None:
         raise UnknownGraphError("Shape: the rank of its input is not known")
     sizes = tuple(size if size is not None else value.shape[axis] for axis, size in enumerate(call.shapes[0]))
-    if call.batch is not None and sizes and sizes[0] == call.batch:
+    if call.batch is not None and sizes and is_number(sizes[0], call.batch):
         sizes = (value.shape[0], *sizes[1:])
     return Sizes(sizes[call.attributes.get("start", 0) : call.attributes.get("end")])
 
