@@ -30,6 +30,6 @@ def outputs(path: Path, images: np.ndarray) -> list[np.ndarray]:
 
 def assert_near(got: list[np.ndarray], wanted: list[np.ndarray], relative: float) -> None:
     """As many outputs of the same shapes, each within `relative` of the largest number of the wanted one."""
-    assert [one.shape for one in got] == [one.shape for one in wanted]
+    assert [one.shape for one in got] == [one.shape for one in wanted], "outputs of other shapes"
     for ours, theirs in zip(got, wanted, strict=True):
-        assert np.abs(ours - theirs).max() <= relative * np.abs(theirs).max()
+        assert np.abs(ours - theirs).max() <= relative * np.abs(theirs).max(), "outputs too far"
