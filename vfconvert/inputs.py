@@ -98,18 +98,23 @@ class Images:
         return self.choosing
 
 
-def source_of(options: ConversionOptions, model: nn.Module) -> Source:
-    """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels."""
-    channels = _channels(model)
+def source_of(
+    options: ConversionOptions, model: nn.Module, stated: tuple[int | None, ...] = (None, None, None)
+) -> Source:
+    """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels.
+
+    What the model's file states of it, `(C, H, W)`, comes before the last.
+    """
+    channels = stated[0] or _channels(model)
+    height, width = (side or _DEFAULT_SIDE for side in stated[1:])
     if options.data is None:
         _refuse_without_images(options)
-        side = options.size or (_DEFAULT_SIDE, _DEFAULT_SIDE)
-        return Source(
-            shape=options.input_shape or (channels, *side),
-        )
+        return Source(shape=options.input_shape or (channels, *(options.size or (height, width))))
     if options.input_shape is not None:
         channels = options.input_shape[0]
     size = options.size
+    if size is None and options.preset is None and options.input_shape is None and None not in stated:
+        size = (height, width)
     if size is None and options.input_shape is not None and options.preset is None:
         size = options.input_shape[1:]
     preprocessing = Preprocessing(

@@ -34,6 +34,7 @@ from vfconvert.reporting.describe import (
     agreement_report,
     latency_report,
     layer_rows,
+    layout_warning,
     points_lost,
     size_of,
     warnings_of,
@@ -230,6 +231,7 @@ class _Run:
             + few_tried(budget, self.options.refine)
             + (self.searched.table.notes if self.searched is not None else ())
             + (fitted.notes if fitted is not None else ())
+            + layout_warning(self.loaded.images is not None and self.loaded.images.channels_last)
             + warnings_of(
                 self.plan,
                 self.loaded.model,

@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +19,10 @@ from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
-from vfconvert.errors import DeviceError, InputShapeError
+from vfconvert.errors import DeviceError, InputShapeError, UnsupportedModelError, first_line
 from vfconvert.inputs import Source, source_of
 from vfconvert.loading import LoadedModel, load_model
-from vfconvert.loading.onnx_file import check_onnx
+from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shape
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_choice import plan_of
@@ -89,13 +91,16 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
-        source = source_of(options, teacher)
+        stated = loaded.images
+        source = source_of(options, teacher, stated.shape if stated is not None else (None, None, None))
+        if stated is not None:
+            refuse_shape(loaded.path, stated, source.shape)
         example = torch.zeros(1, *source.shape, device=device)
         layers = profile(teacher, example)
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
         _check_batches(teacher, noise.to(device))
-        if loaded.format == "onnx":
-            _check_import(loaded, teacher, noise.to(device))
+        if stated is not None:
+            _check_import(loaded, ImportedNetwork(teacher, stated), noise.to(device))
         network = trace(teacher, noise.to(device))
         plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
         before = totals_of(teacher, layers, count_macs(teacher, example))
@@ -123,11 +128,30 @@ def _check_batches(model: nn.Module, pair: Tensor) -> None:
         ) from error
 
 
-def _check_import(loaded: LoadedModel, teacher: nn.Module, images: Tensor) -> None:
+def _check_import(loaded: LoadedModel, network: ImportedNetwork, images: Tensor) -> None:
     """That an ONNX file was understood is seen by what it computes."""
-    session = onnx_session(loaded.path, threads=torch.get_num_threads())
-    name = session.get_inputs()[0].name
-    check_onnx(loaded.path, teacher, images, lambda array: session.run(None, {name: array}))
+    wanted = network.images.batch or 1
+    images = images.repeat(-(-wanted // len(images)), 1, 1, 1) if wanted > len(images) else images
+
+    def run(array: Any) -> list[Any]:
+        try:
+            found: list[Any] = session.run(None, {network.images.name: array})
+        except Exception as error:  # of ONNX Runtime's own kinds
+            raise _does_not_run(loaded.path, error) from error
+        return found
+
+    try:
+        session = onnx_session(loaded.path, threads=torch.get_num_threads())
+    except Exception as error:
+        raise _does_not_run(loaded.path, error) from error
+    check_onnx(loaded.path, network, images, run)
+
+
+def _does_not_run(path: Path, error: Exception) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{path}: ONNX Runtime does not run the file, so that nothing can be compared with it ({first_line(error)}); "
+        "export it again"
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -43,7 +43,7 @@ def run(path: Path, images: np.ndarray) -> np.ndarray:
 
 def assert_alike(path: Path) -> nn.Module:
     """The imported network gives ONNX Runtime's outputs, for three images what it gives for each."""
-    images, network = floats(3, 4, 8, 8), read_onnx(path)
+    images, network = floats(3, 4, 8, 8), read_onnx(path).module
     with torch.no_grad():
         got = network(torch.from_numpy(images)).numpy()
     wanted = np.concatenate([run(path, images[i : i + 1]) for i in range(3)])

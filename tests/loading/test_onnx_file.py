@@ -12,7 +12,7 @@ from torch import nn
 from tests.loading.onnx_samples import assert_alike, floats, node, run, saved
 from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, VfconvertError
 from vfconvert.loading import load_model
-from vfconvert.loading.onnx_file import check_onnx
+from vfconvert.loading.onnx_file import check_onnx, read_onnx
 
 
 class Residual(nn.Module):
@@ -119,7 +119,7 @@ def test_damage_is_answered_with_our_own_errors(tmp_path: Path) -> None:
 
 def test_a_network_that_was_misunderstood_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.onnx", [CONV], {"w": floats(8, 4, 3, 3)})
-    network, images = load_model(path).model, torch.randn(2, 4, 8, 8)
+    network, images = read_onnx(path), torch.randn(2, 4, 8, 8)
     check_onnx(path, network, images, lambda array: [run(path, array)])
     with pytest.raises(UnsupportedModelError, match=r"does not compute what the file does \(error"):
         check_onnx(path, network, images, lambda array: [run(path, array) * 1.01])

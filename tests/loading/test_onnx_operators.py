@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper
 
+from tests.loading.onnx_definitions import CASES
 from tests.loading.onnx_samples import assert_alike, floats, node, saved
+from vfconvert.loading.onnx_file import read_onnx
 from vfconvert.loading.onnx_graph import known_operators
 
 
@@ -115,21 +118,15 @@ def test_an_operator_computes_what_onnx_runtime_does(tmp_path: Path, kind: str, 
     )
 
 
+IN_CHAINS = (
+    "Shape Concat Split Squeeze Where Equal Greater GreaterOrEqual Less LessOrEqual Gemm Cast Not Log Sqrt Gelu "
+    "ConstantOfShape Upsample And Or Xor Range Size ArgMax ArgMin Asin Acos Atanh Acosh ReduceLogSum Swish"
+)
+
+
 def test_every_operator_is_among_those_tested() -> None:
-    in_chains = {
-        "Shape",
-        "Concat",
-        "Split",
-        "Squeeze",
-        "Where",
-        "Equal",
-        "Greater",
-        "GreaterOrEqual",
-        "Less",
-        "LessOrEqual",
-    }
-    in_chains |= {"Gemm", "Cast", "Not", "Log", "Sqrt", "Gelu", "ConstantOfShape", "Upsample"}
-    assert set(known_operators()) == {kind for kind, _, _ in SINGLE} | in_chains
+    tested = {kind for kind, *_ in SINGLE} | {kind for kind, *_ in CASES} | set(IN_CHAINS.split())
+    assert set(known_operators()) == tested
 
 
 CHAINS: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
@@ -195,6 +192,18 @@ CHAINS: dict[str, tuple[list[onnx.NodeProto], dict[str, np.ndarray]]] = {
         ],
         {"one": np.float32(1)},
     ),
+    "inverse functions": (
+        [
+            node("Sigmoid", "x", "s"),
+            *(node(kind, "s", kind) for kind in ("Asin", "Acos", "Atanh")),
+            node("Cosh", "x", "c"),
+            node("Acosh", "c", "a"),
+            node("ReduceLogSum", "c axes", "l"),
+            node("Sum", "Asin Atanh a l", "t"),
+            node("Sub", "t Acos", "y"),
+        ],
+        {"axes": ints(1)},
+    ),
     "constants combined": (
         [node("ConstantOfShape", "shape", "zeros"), node("Add", "zeros one", "c"), node("Mul", "x c", "y")],
         {"shape": ints(4, 1, 1), "one": np.float32(1.5)},
@@ -214,3 +223,10 @@ def test_the_older_upsampling_is_read(tmp_path: Path) -> None:
         {"scales": np.array([1, 1, 2, 3], np.float32)},
     )
     assert_alike(saved(tmp_path / "model.onnx", nodes, constants, opset=9))
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1.7])
+def test_the_newest_activation_is_read(tmp_path: Path, alpha: float) -> None:
+    network = read_onnx(saved(tmp_path / "model.onnx", [node("Swish", "x", "y", alpha=alpha)], {}, opset=24)).module
+    images = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(network(images), images / (1 + torch.exp(-alpha * images)))

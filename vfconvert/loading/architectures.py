@@ -107,7 +107,9 @@ _SOURCES: dict[str, Callable[[str, str], Factory]] = {"torchvision": _torchvisio
 
 
 def _attribute(module: ModuleType, source: str, name: str) -> Callable[..., Any]:
-    found = getattr(module, name, None)
+    found: Any = module
+    for part in name.split("."):  # also a class method that builds the network
+        found = getattr(found, part, None)
     if found is None:
         raise _unknown(source, name, [key for key, value in vars(module).items() if callable(value)])
     if isinstance(found, nn.Module) or not callable(found):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vfconvert.errors import EmptyModelError, UnsupportedModelError
+from vfconvert.loading.onnx_inputs import StatedInput
 
 # In this order: where a file has both, the weights themselves come before their moving average.
 WEIGHT_KEYS = (
@@ -22,10 +23,14 @@ _MOST = 1000  # more are refused as several
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """A module saved whole, or the tensors of a state dict by name; `key` says where: "" at the top, else "a.b"."""
+    """A module saved whole, or the tensors of a state dict by name; `key` says where: "" at the top, else "a.b".
+
+    `images` is what the file says of the network's input.
+    """
 
     network: nn.Module | dict[str, Tensor]
     key: str
+    images: StatedInput | None = None
 
 
 def find_network(value: Any, where: str) -> Contents:

@@ -26,6 +26,7 @@ from vfconvert.loading.architectures import build_architecture
 from vfconvert.loading.contents import Contents, find_network
 from vfconvert.loading.exported import read_exported
 from vfconvert.loading.onnx_file import read_onnx
+from vfconvert.loading.onnx_inputs import StatedInput
 from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.loading.trees import check_repeated, check_tree
@@ -43,7 +44,7 @@ class LoadedModel:
     network, None where the file did.
     `trusted`: the file was allowed to run code, and had to be. `key` is where in the file the network was ("" at the
     top, else as "a.b"); `skipped` names classes beside the weights that were not read. `size_bytes` and `sha256`
-    are the file's.
+    are the file's. `images` is what the file says of its input, where it says it.
     """
 
     model: nn.Module
@@ -56,6 +57,7 @@ class LoadedModel:
     skipped: tuple[str, ...]
     size_bytes: int
     sha256: str
+    images: StatedInput | None = None
 
 
 def load_model(
@@ -108,6 +110,7 @@ def load_model(
         skipped=skipped,
         size_bytes=path.stat().st_size,
         sha256=sha256_of(path),
+        images=contents.images,
     )
 
 
@@ -115,10 +118,11 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> tuple[Contents, tup
     """The network in the file, the classes skipped, and whether the file was trusted."""
     if kind is FileKind.SAFETENSORS:
         return find_network(_read_safetensors(path), str(path)), (), False
+    if kind is FileKind.ONNX:
+        imported = read_onnx(path)
+        return Contents(imported.module, "", imported.images), (), False
     if kind is FileKind.EXPORTED:
         return Contents(read_exported(path), ""), (), False
-    if kind is FileKind.ONNX:
-        return Contents(read_onnx(path), ""), (), False
     try:
         reading = read_safely(path, kind)
         return _found(reading, path), reading.skipped, False

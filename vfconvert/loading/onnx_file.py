@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,21 +11,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, first_line
+from vfconvert.errors import (
+    InputShapeError,
+    TruncatedModelError,
+    UnsupportedModelError,
+    UntrustedModelError,
+    first_line,
+)
 from vfconvert.loading.exported_graph import UnknownGraphError
 from vfconvert.loading.onnx_folding import Folding
-from vfconvert.loading.onnx_graph import Importer, Shape
+from vfconvert.loading.onnx_graph import Importer
+from vfconvert.loading.onnx_inference import Inference
+from vfconvert.loading.onnx_inputs import StatedInput, shape_of, stated_input
 from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
+from vfconvert.loading.onnx_values import DTYPES
 from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
     import onnx
 
 _LARGEST = 2**31  # bytes
+_OLDEST_OPSET = 7
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-6  # of the largest output: sums in another order, no more
+_RELATIVE_HALF = 2e-2  # where the file computes in half precision
 
 
-def read_onnx(path: Path) -> nn.Module:
+@dataclass(frozen=True, eq=False)
+class ImportedNetwork:
+    """The network, which takes images `(B, C, H, W)`, and what the file says of its input."""
+
+    module: nn.Module
+    images: StatedInput
+
+
+def read_onnx(path: Path) -> ImportedNetwork:
     """The network in an ONNX file, its convolutions as `Conv2d`, in evaluation.
 
     Weights may be in other files of the same folder. Raises `TruncatedModelError`, `UntrustedModelError` (weights
@@ -38,7 +58,7 @@ def read_onnx(path: Path) -> nn.Module:
         model = onnx.load(path, load_external_data=False)
         check_size(model)
         check_outside(model, path)
-        module = _imported(_simplified(model), path.parent)
+        return _imported(_simplified(model), path.parent)
     except UnknownGraphError as error:
         raise UnsupportedModelError(
             f"{path}: an ONNX file that is not read here: {error}; save the nn.Module that it was made from"
@@ -49,7 +69,6 @@ def read_onnx(path: Path) -> nn.Module:
         raise TruncatedModelError(
             f"{path}: no ONNX model, cut off or damaged ({type(error).__name__}: {first_line(error)}); {EXPORT_AGAIN}"
         ) from error
-    return module
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -72,23 +91,26 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         return ir.to_proto(passes(ir.from_proto(model)).model)
 
 
-def _imported(model: onnx.ModelProto, folder: Path) -> nn.Module:
+def _imported(model: onnx.ModelProto, folder: Path) -> ImportedNetwork:
     import onnx
 
     graph = model.graph
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    if opset < _OLDEST_OPSET:
+        raise UnknownGraphError(f"its opset is {opset}, expected {_OLDEST_OPSET} or later; raise it in the exporter")
     if graph.sparse_initializer:
         raise UnknownGraphError("it has sparse weights")
     constants = {tensor.name: _tensor(tensor, folder) for tensor in graph.initializer}
-    shapes = {value.name: _shape(value) for value in (*graph.input, *graph.output, *graph.value_info)}
-    given = [value.name for value in graph.input if value.name not in constants]
-    if len(given) != 1:
-        raise UnknownGraphError(f"it takes {len(given)} inputs, expected one image")
-    importer = Importer(constants, {name: shape for name, shape in shapes.items() if shape is not None}, given)
+    images = stated_input(graph, constants)
+    shapes = {value.name: found for value in _typed(graph) if (found := shape_of(value)) is not None}
+    importer = Importer(constants, shapes, images.name, channels_last=images.channels_last, opset=opset)
+    inference = Inference(model, shapes, importer)
     with Folding(sum(constant.numel() for constant in constants.values())):
         for node in graph.node:
             attributes = {e.name: _attribute(onnx.helper.get_attribute_value(e), folder) for e in node.attribute}
             importer.add(node.op_type, node.domain, node.name, node.input, node.output, attributes)
-    return importer.finish([value.name for value in graph.output])
+            inference.complete(node)
+    return ImportedNetwork(importer.finish([value.name for value in graph.output]), images)
 
 
 def _attribute(value: Any, folder: Path) -> Any:
@@ -107,38 +129,50 @@ def _tensor(tensor: onnx.TensorProto, folder: Path) -> Tensor:
     from onnx import numpy_helper
     from onnx.external_data_helper import uses_external_data
 
-    if uses_external_data(tensor):
-        return torch.from_numpy(mapped(tensor, folder))
-    found = numpy_helper.to_array(tensor)
-    return torch.from_numpy(np.array(found))  # a copy of its own, writable
+    # What is outside stays mapped; what is inside is copied, so that it is writable.
+    outside = uses_external_data(tensor)
+    found = mapped(tensor, folder) if outside else np.array(numpy_helper.to_array(tensor))
+    if DTYPES.get(tensor.data_type) is torch.float32:
+        found = found.astype(np.float32, copy=False)
+    return torch.from_numpy(found)
 
 
-def _shape(value: onnx.ValueInfoProto) -> Shape | None:
-    kind = value.type.tensor_type
-    if not kind.HasField("shape"):
-        return None
-    sizes = (size.dim_value if size.HasField("dim_value") else 0 for size in kind.shape.dim)
-    return tuple(size if size > 0 else None for size in sizes)
+def _typed(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
+    return (*graph.input, *graph.output, *graph.value_info)
 
 
-def check_onnx(path: Path, network: nn.Module, images: Tensor, run: Callable[[Any], list[Any]]) -> None:
-    """Raise `UnsupportedModelError` unless the network computes for `images` what the file does for each by itself.
+def refuse_shape(path: Path, images: StatedInput, shape: tuple[int, int, int]) -> None:
+    """Raise `InputShapeError` where the file says that its input has another shape `(C, H, W)`."""
+    if any(stated not in (None, size) for stated, size in zip(images.shape, shape, strict=True)):
+        stated = "x".join(str(size) if size is not None else "any" for size in images.shape)
+        raise InputShapeError(
+            f"{path}: its input {images.name!r} is {stated}, got {'x'.join(map(str, shape))}; give that by --size or "
+            "--input-shape, or export the file again with free sizes"
+        )
 
-    `run` gives the file's outputs, as arrays, for an array of one image.
+
+def check_onnx(path: Path, network: ImportedNetwork, images: Tensor, run: Callable[[Any], list[Any]]) -> None:
+    """Raise `UnsupportedModelError` unless the network computes for `images` what the file does.
+
+    `images` are `(B, C, H, W)`; `run` gives the file's outputs, as arrays, for an array as its input has it.
     """
     with torch.no_grad():
-        got = network(images.clone())
+        got = network.module(images.clone())
     got = got if isinstance(got, tuple) else (got,)
-    for number in range(len(images)):
-        for ours, theirs in zip(got, run(images[number : number + 1].cpu().numpy()), strict=True):
-            _compare(ours[number : number + 1], torch.from_numpy(np.asarray(theirs)).to(ours), path)
+    stated, halved = network.images, network.images.dtype == "float16"
+    arrays = (images.permute(0, 2, 3, 1) if stated.channels_last else images).contiguous().cpu().numpy()
+    count = stated.batch or 1
+    for begin in range(0, len(images) - count + 1, count):
+        found = run(arrays[begin : begin + count].astype(stated.dtype))
+        for ours, theirs in zip(got, found, strict=True):
+            _compare(ours[begin : begin + count], torch.from_numpy(np.asarray(theirs)).to(ours), path, halved)
 
 
-def _compare(ours: Tensor, wanted: Tensor, path: Path) -> None:
+def _compare(ours: Tensor, wanted: Tensor, path: Path, halved: bool) -> None:
     same = ours.shape == wanted.shape
     scale = float(wanted.abs().max()) if wanted.numel() else 0.0
     error = float((ours - wanted).abs().max()) if same and wanted.numel() else 0.0
-    if not same or not error <= _RELATIVE * scale + _ABSOLUTE:
+    if not same or not error <= (_RELATIVE_HALF if halved else _RELATIVE) * scale + _ABSOLUTE:
         said = f"error {error:.2g} of outputs up to {scale:.2g}" if same else "outputs of another shape"
         raise UnsupportedModelError(
             f"{path}: the imported network does not compute what the file does ({said}); save the nn.Module that it "

@@ -5,34 +5,45 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer
 
+from vfconvert.errors import first_line
 from vfconvert.loading.exported_graph import UnknownGraphError
+from vfconvert.loading.onnx_inputs import Shape
 from vfconvert.loading.onnx_layers import LAYERS
 from vfconvert.loading.onnx_operators import FUNCTIONS
 from vfconvert.loading.onnx_values import Call, Sizes, Value
 
-Shape = tuple[int | None, ...]
 _OWN_DOMAINS = ("", "ai.onnx")
 
 
 class Importer:
     """Builds a module node by node; `constants` are the file's initializers by name, `shapes` what is inferred."""
 
-    def __init__(self, constants: Mapping[str, Tensor], shapes: Mapping[str, Shape], initial: Sequence[str]) -> None:
-        self._constants, self._shapes = constants, shapes
+    def __init__(
+        self,
+        constants: Mapping[str, Tensor],
+        shapes: dict[str, Shape],
+        given: str,
+        *,
+        channels_last: bool = False,
+        opset: int = 18,
+    ) -> None:
+        """`given` is the input; where it has `channels_last`, the module still takes `(B, C, H, W)`."""
+        self._constants, self._shapes, self._opset = constants, shapes, opset
         self._root, self._graph = nn.Module(), fx.Graph()
         self._tracer = GraphAppendingTracer(self._graph)
         self._values: dict[str, Value] = dict(constants)
         self._kept: dict[int, fx.Proxy] = {}
-        self._batch: int | None = None
-        for position, name in enumerate(initial):
-            shape = shapes.get(name)
-            self._batch = shape[0] if shape and position == 0 else self._batch
-            self._values[name] = fx.Proxy(self._graph.placeholder(f"input_{position}"), self._tracer)
+        shape = shapes.get(given)
+        self._batch = shape[0] if shape else None
+        image: Value = fx.Proxy(self._graph.placeholder("images"), self._tracer)
+        self._values[given] = torch.permute(image, (0, 2, 3, 1)) if channels_last else image
 
     def add(
         self,
@@ -44,23 +55,50 @@ class Importer:
         attributes: dict[str, Any],
     ) -> None:
         """One node, after those that it reads. Raises `UnknownGraphError`."""
+        if kind.startswith(_QUANTIZED):
+            raise UnknownGraphError(
+                f"it is quantized (operator {kind}); take the float32 network that it was made from"
+            )
         if domain not in _OWN_DOMAINS or (kind not in FUNCTIONS and kind not in LAYERS):
             of = f" of {domain}" if domain not in _OWN_DOMAINS else ""
             raise UnknownGraphError(f"operator {kind}{of} is not known here")
+        if kind in ("Add", "Mul") and inputs[0] in self._constants:  # a number stands second in torch
+            inputs = inputs[::-1]
         call = Call(
             kind=kind,
             inputs=tuple(self._values[given] if given else None for given in inputs),
             attributes=attributes,
-            shapes=tuple(self._shape(given) for given in inputs),
-            outputs=len(outputs),
+            shapes=tuple(self.shape(given) for given in inputs),
+            outputs=sum(map(bool, outputs)),
             batch=self._batch,
+            opset=self._opset,
+            constant=lambda value: self._tensor(value) if isinstance(value, Tensor) else value,
         )
-        if kind in LAYERS:
-            found = LAYERS[kind](call, functools.partial(self._layer, self._name(name, inputs)))
-        else:
-            found = FUNCTIONS[kind](self._as_values(call))
+        try:
+            found = self._called(call, self._name(name, inputs))
+        except UnknownGraphError:
+            raise
+        except Exception as error:  # any type: what a function of torch does with arguments that are not its own
+            raise UnknownGraphError(f"{kind} ({name or outputs[0]}): {first_line(error)}") from error
         for output, value in zip(outputs, found if isinstance(found, list) else [found], strict=False):
             self._values[output] = value
+
+    def shape(self, name: str) -> Shape | None:
+        """What is known of the shape of a value."""
+        if name in self._constants:
+            return tuple(self._constants[name].shape)
+        value = self._values.get(name)
+        return tuple(value.shape) if isinstance(value, Tensor) else self._shapes.get(name)
+
+    def numbers(self, name: str) -> tuple[Any, ...] | None:
+        """The integers of a shape that is computed; None of any other value."""
+        value = self._values.get(name)
+        return value.values if isinstance(value, Sizes) else None
+
+    def _called(self, call: Call, name: str) -> Value:
+        if call.kind in LAYERS:
+            return LAYERS[call.kind](call, functools.partial(self._layer, name))
+        return FUNCTIONS[call.kind](self._as_values(call))
 
     def finish(self, outputs: Sequence[str]) -> fx.GraphModule:
         """The module, returning the one output or a tuple of several."""
@@ -102,17 +140,12 @@ class Importer:
         combined = any(isinstance(value, fx.Proxy) for value in call.inputs)
         if not combined or call.kind not in _COMBINING:
             return call
-        fewest = 2 if call.kind in _ARITHMETIC else 1
+        numbers = (1,) if call.kind in _ARITHMETIC else ()  # where one number may stay one
         inputs = tuple(
-            self._tensor(value) if isinstance(value, Tensor) and value.numel() >= fewest else value
-            for value in call.inputs
+            value if position in numbers and isinstance(value, Tensor) and value.numel() == 1 else call.constant(value)
+            for position, value in enumerate(call.inputs)
         )
-        return Call(call.kind, inputs, call.attributes, call.shapes, call.outputs, call.batch)
-
-    def _shape(self, name: str) -> Shape | None:
-        if name in self._constants:
-            return tuple(self._constants[name].shape)
-        return self._shapes.get(name)
+        return replace(call, inputs=inputs)
 
     def _name(self, node: str, inputs: Sequence[str]) -> str:
         """After the weight where that has a torch-like name ("layer1.0.weight"), else after the node."""
@@ -131,10 +164,11 @@ def _taken(root: nn.Module, name: str) -> bool:
     return True
 
 
-_ARITHMETIC = frozenset(  # take numbers in the place of tensors of one
+_QUANTIZED = ("Quantize", "Dequantize", "DynamicQuantize", "QLinear", "QGemm", "ConvInteger", "MatMulInteger")
+_ARITHMETIC = frozenset(  # take a number in the place of a second tensor
     ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 )
-_COMBINING = _ARITHMETIC | {"Min", "Max", "Sum", "Where", "MatMul", "Concat", "PRelu"}
+_COMBINING = _ARITHMETIC | {"Min", "Max", "Mean", "Sum", "Where", "Concat", "Einsum", "And", "Or", "Xor"}
 
 
 def known_operators() -> Iterator[str]:

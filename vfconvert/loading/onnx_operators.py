@@ -1,6 +1,6 @@
 """What ONNX's operators are in torch: a table from their names to functions of a call, which return its outputs.
 
-Semantics: the operators' definitions in the ONNX standard, opsets 7 to 25.
+Semantics: the operators' definitions in the ONNX standard, opsets 7 and later.
 """
 
 from __future__ import annotations
@@ -14,28 +14,44 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vfconvert.loading.exported_graph import UnknownGraphError
+from vfconvert.loading.onnx_reductions import REDUCTIONS
+from vfconvert.loading.onnx_resizing import RESIZING
 from vfconvert.loading.onnx_shapes import SHAPING
-from vfconvert.loading.onnx_values import Call, Sizes, Value, is_number, scalar, sizes_of
+from vfconvert.loading.onnx_values import DTYPES, Call, Sizes, Value, is_number, scalar, sizes_of
 
 
-def _unary(function: Callable[..., Any]) -> Callable[[Call], Value]:
-    return lambda call: function(call.inputs[0])
+def _unary(function: Callable[..., Any], whole: Callable[..., Any] | None = None) -> Callable[[Call], Value]:
+    def apply(call: Call) -> Value:
+        value = call.inputs[0]
+        if isinstance(value, Sizes) and whole is not None:
+            return Sizes(tuple(map(whole, value.values)), value.scalar, value.floating)
+        return function(value)
+
+    return apply
 
 
 def _binary(function: Callable[..., Any], whole: Callable[..., Any] | None = None) -> Callable[[Call], Value]:
     def apply(call: Call) -> Value:
-        first, second = call.inputs
+        first, second = (_number_of(value) if _meets_image(call) else value for value in call.inputs)
         if isinstance(first, Sizes) or isinstance(second, Sizes):
             if whole is None:
                 raise UnknownGraphError(f"{call.kind} of the sizes of a tensor is not known here")
             return _of_sizes(whole, first, second)
-        if isinstance(first, Tensor) and isinstance(second, Tensor):
+        if isinstance(first, Tensor):
             return function(first, second)
-        if isinstance(first, Tensor) and first.dim() > 0 and first.numel() > 1:
-            return function(first, second)
-        return function(scalar(first) if not isinstance(second, Tensor) else first, scalar(second))
+        return function(first, scalar(second))
 
     return apply
+
+
+def _meets_image(call: Call) -> bool:
+    """Whether a value that is known when the network runs is among the inputs."""
+    return not all(isinstance(value, (Sizes, Tensor)) for value in call.inputs)
+
+
+def _number_of(value: Value) -> Value:
+    """One size as the number that it is."""
+    return value.values[0] if isinstance(value, Sizes) and len(value.values) == 1 else value
 
 
 def _of_sizes(function: Callable[..., Any], first: Value, second: Value) -> Sizes:
@@ -44,10 +60,17 @@ def _of_sizes(function: Callable[..., Any], first: Value, second: Value) -> Size
         raise UnknownGraphError("sizes of tensors of different rank are combined")
     count = max(len(one.values), len(two.values))
     left, right = one.values * (count // len(one.values)), two.values * (count // len(two.values))
-    found = tuple(function(a, b) for a, b in zip(left, right, strict=True))
+    if one.floating or two.floating:
+        function = {operator.floordiv: operator.truediv}.get(function, function)
+    found = tuple(function(_whole(a), _whole(b)) for a, b in zip(left, right, strict=True))
     if any(isinstance(size, int) and abs(size) > 2**63 for size in found):
         raise UnknownGraphError("a size that no tensor has")
-    return Sizes(found, one.scalar and two.scalar)
+    return Sizes(found, one.scalar and two.scalar, one.floating or two.floating)
+
+
+def _whole(number: Any) -> Any:
+    """A number without a fraction as an integer, so that sizes stay sizes."""
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def _divide(first: Any, second: Any) -> Any:
@@ -56,33 +79,15 @@ def _divide(first: Any, second: Any) -> Any:
     return first / second
 
 
-def _reduce(function: Callable[..., Any]) -> Callable[[Call], Value]:
-    def apply(call: Call) -> Value:
-        axes = call.numbers(1, "axes")
-        if not axes and call.attributes.get("noop_with_empty_axes"):
-            return call.inputs[0]
-        every = axes or list(range(call.rank))
-        return function(call.inputs[0], every, bool(call.attributes.get("keepdims", 1)))
-
-    return apply
-
-
-def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A reduction that torch has for one axis at a time."""
-
-    def apply(value: Any, axes: list[int], keep: bool) -> Any:
-        for axis in sorted(axes, reverse=True):
-            value = function(value, axis, keep)
-        return value
-
-    return apply
-
-
 def _cast(call: Call) -> Value:
-    value, kind = call.inputs[0], _DTYPES.get(call.attributes["to"])
-    if kind is None:
-        raise UnknownGraphError(f"Cast: to type {call.attributes['to']} of ONNX")
-    return value if isinstance(value, Sizes) else value.to(kind)
+    value, to = call.inputs[0], call.attributes["to"]
+    if to not in DTYPES:
+        raise UnknownGraphError(f"Cast: to type {to} of ONNX")
+    kind = DTYPES[to]
+    if isinstance(value, Sizes):
+        whole = value.values if kind.is_floating_point or not value.floating else map(torch.sym_int, value.values)
+        return Sizes(tuple(whole), value.scalar, kind.is_floating_point)
+    return value.to(kind)
 
 
 def _clip(call: Call) -> Value:
@@ -90,13 +95,32 @@ def _clip(call: Call) -> Value:
     names = ("min", "max")
     low, high = (scalar(v) if v is not None else call.attributes.get(n) for v, n in zip(given, names, strict=True))
     value: Value = call.inputs[0]
+    if low is None and high is None:
+        return value
     if is_number(low, 0) and is_number(high, 6):
         return F.relu6(value)
     return torch.clamp(value, low, high)
 
 
 def _softmax(function: Callable[..., Any]) -> Callable[[Call], Value]:
-    return lambda call: function(call.inputs[0], dim=call.attributes.get("axis", -1))
+    def apply(call: Call) -> Value:
+        value = call.inputs[0]
+        if call.opset >= 13:
+            return function(value, dim=call.attributes.get("axis", -1))
+        axis, rank = call.attributes.get("axis", 1), call.rank
+        if axis in (-1, rank - 1):
+            return function(value, dim=-1)
+        # Until opset 13 all axes from this one on were one.
+        return torch.reshape(function(torch.flatten(value, axis), dim=-1), value.shape)
+
+    return apply
+
+
+def _dropout(call: Call) -> Value:
+    training = call.get(2)
+    if training is not None and (not isinstance(training, Tensor) or bool(training.any())):
+        raise UnknownGraphError("Dropout: as in training; export for inference")
+    return [call.inputs[0], torch.ones_like(call.inputs[0], dtype=torch.bool)] if call.outputs > 1 else call.inputs[0]
 
 
 def _gelu(call: Call) -> Value:
@@ -108,6 +132,34 @@ def _hard_sigmoid(call: Call) -> Value:
     if abs(slope - 1 / 6) < 1e-6 and shift == 0.5:
         return F.hardsigmoid(call.inputs[0])
     return torch.clamp(call.inputs[0] * slope + shift, 0, 1)
+
+
+def _selu(call: Call) -> Value:
+    scale, alpha = call.attributes.get("gamma", 1.0507009873554805), call.attributes.get("alpha", 1.6732632423543772)
+    if abs(scale - 1.0507009873554805) < 1e-6 and abs(alpha - 1.6732632423543772) < 1e-6:
+        return F.selu(call.inputs[0])
+    return scale * F.elu(call.inputs[0], alpha)
+
+
+def _thresholded(call: Call) -> Value:
+    value, threshold = call.inputs[0], call.attributes.get("alpha", 1.0)
+    return torch.where(value > threshold, value, value * 0)
+
+
+def _shrink(call: Call) -> Value:
+    value, bias, edge = call.inputs[0], call.attributes.get("bias", 0.0), call.attributes.get("lambd", 0.5)
+    return torch.where(value > edge, value - bias, torch.where(value < -edge, value + bias, value * 0))
+
+
+def _swish(call: Call) -> Value:
+    value, alpha = call.inputs[0], call.attributes.get("alpha", 1.0)
+    return F.silu(value) if alpha == 1 else value * torch.sigmoid(value * alpha)
+
+
+def _normalised(call: Call) -> Value:
+    value, power, axis = call.inputs[0], call.attributes.get("p", 2), call.attributes.get("axis", -1)
+    length = torch.linalg.vector_norm(value, power, axis, True)
+    return value / torch.clamp(length, torch.finfo(torch.float32).tiny)
 
 
 def _modulo(call: Call) -> Value:
@@ -125,42 +177,50 @@ def _fold(function: Callable[..., Any]) -> Callable[[Call], Value]:
     return apply
 
 
-_DTYPES = {
-    **{1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64},
-    **{9: torch.bool, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16},
-}
-
-FUNCTIONS: dict[str, Callable[[Call], Value]] = SHAPING | {
+FUNCTIONS: dict[str, Callable[[Call], Value]] = {
+    **SHAPING,
+    **RESIZING,
+    **REDUCTIONS,
     "Identity": lambda call: call.inputs[0],
-    "Dropout": lambda call: call.inputs[0],
+    "Dropout": _dropout,
     "Relu": _unary(torch.relu),
     "LeakyRelu": lambda call: F.leaky_relu(call.inputs[0], call.attributes.get("alpha", 0.01)),
     "Elu": lambda call: F.elu(call.inputs[0], call.attributes.get("alpha", 1.0)),
+    "Celu": lambda call: F.celu(call.inputs[0], call.attributes.get("alpha", 1.0)),
+    "ThresholdedRelu": _thresholded,
+    "Shrink": _shrink,
     "Sigmoid": _unary(torch.sigmoid),
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _unary(F.hardswish),
+    "Swish": _swish,
     "Tanh": _unary(torch.tanh),
     "Softplus": _unary(F.softplus),
     "Softsign": _unary(F.softsign),
     "Mish": _unary(F.mish),
-    "Selu": _unary(F.selu),
+    "Selu": _selu,
     "Gelu": _gelu,
     "Softmax": _softmax(F.softmax),
     "LogSoftmax": _softmax(F.log_softmax),
+    "LpNormalization": _normalised,
     "Erf": _unary(torch.erf),
     "Exp": _unary(torch.exp),
     "Log": _unary(torch.log),
     "Sqrt": _unary(torch.sqrt),
     "Abs": _unary(torch.abs),
     "Neg": _unary(torch.neg),
-    "Floor": _unary(torch.floor),
-    "Ceil": _unary(torch.ceil),
+    "Sign": _unary(torch.sign),
+    "Floor": _unary(torch.floor, lambda number: torch.sym_int(number // 1)),
+    "Ceil": _unary(torch.ceil, lambda number: -torch.sym_int(-number // 1)),
     "Round": _unary(torch.round),
     "Reciprocal": _unary(torch.reciprocal),
-    "Sin": _unary(torch.sin),
-    "Cos": _unary(torch.cos),
+    **{
+        kind: _unary(getattr(torch, kind.lower()))
+        for kind in ["Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh", "Atanh"]
+    },
     "Not": _unary(torch.logical_not),
-    "PRelu": lambda call: torch.where(call.inputs[0] > 0, call.inputs[0], call.inputs[0] * call.inputs[1]),
+    "And": _binary(torch.logical_and),
+    "Or": _binary(torch.logical_or),
+    "Xor": _binary(torch.logical_xor),
     "Clip": _clip,
     "Add": _binary(torch.add, operator.add),
     "Sub": _binary(torch.sub, operator.sub),
@@ -170,20 +230,13 @@ FUNCTIONS: dict[str, Callable[[Call], Value]] = SHAPING | {
     "Min": _fold(torch.minimum),
     "Max": _fold(torch.maximum),
     "Sum": _fold(torch.add),
+    "Mean": lambda call: _fold(torch.add)(call) / len(call.inputs),
     "Equal": _binary(torch.eq),
     "Greater": _binary(torch.gt),
     "GreaterOrEqual": _binary(torch.ge),
     "Less": _binary(torch.lt),
     "LessOrEqual": _binary(torch.le),
     "Cast": _cast,
-    "MatMul": _binary(torch.matmul),
     "Mod": _modulo,
-    "GlobalAveragePool": lambda call: F.adaptive_avg_pool2d(call.inputs[0], 1),
-    "GlobalMaxPool": lambda call: F.adaptive_max_pool2d(call.inputs[0], 1),
-    "ReduceMean": _reduce(torch.mean),
-    "ReduceSum": _reduce(torch.sum),
-    "ReduceMax": _reduce(torch.amax),
-    "ReduceMin": _reduce(torch.amin),
-    "ReduceProd": _reduce(_one_by_one(torch.prod)),
-    "ReduceL2": _reduce(lambda value, axes, keep: torch.linalg.vector_norm(value, 2, axes, keep)),
+    "Einsum": lambda call: torch.einsum(call.attributes["equation"], *call.inputs),
 }

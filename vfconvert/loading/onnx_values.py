@@ -6,29 +6,41 @@ some of them known when the network runs: what ONNX computes of shapes).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from vfconvert.loading.exported_graph import UnknownGraphError
 
 MOST_LISTED = 10_000
 Value = Any  # torch.fx.Proxy | Tensor | Sizes | None
+Place = Callable[[nn.Module, Value], Value]  # calls a module, new in the graph, of a value
+
+# By their numbers in ONNX. A network is computed in float32, whatever it was saved in.
+DTYPES = {
+    **dict.fromkeys((1, 10, 11, 16), torch.float32),
+    **{2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool},
+}
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Integers of a shape, ints or proxies; `scalar`: one by itself."""
+    """Integers of a shape, ints or proxies; `scalar`: one by itself; `floating`: they were cast to a floating type."""
 
     values: tuple[Any, ...]
     scalar: bool = False
+    floating: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One node: its inputs (None where left out), attributes, and the known shapes of inputs (None: not known)."""
+    """One node: its inputs (None where left out), attributes, and the known shapes of inputs (None: not known).
+
+    `constant` makes a tensor an attribute of the module, as a value of the graph, and leaves other values.
+    """
 
     kind: str
     inputs: tuple[Value, ...]
@@ -36,6 +48,8 @@ class Call:
     shapes: tuple[tuple[int | None, ...] | None, ...]
     outputs: int
     batch: int | None = None  # of the network's input, where it is fixed
+    opset: int = 18
+    constant: Callable[[Value], Value] = lambda value: value
 
     def get(self, position: int) -> Value:
         """The input, None where it was left out."""
@@ -46,7 +60,7 @@ class Call:
         value = self.get(position)
         if value is None:
             found = self.attributes.get(name)
-            return [found] if isinstance(found, int) else found
+            return [found] if isinstance(found, (int, float)) else found
         if isinstance(value, Sizes):
             return list(value.values)
         if isinstance(value, Tensor):
@@ -67,6 +81,15 @@ class Call:
         if shape is None:
             raise UnknownGraphError(f"{self.kind}: the shape of its input is not known")
         return len(shape)
+
+
+def size_of(call: Call, axis: int) -> int:
+    """The size of the first input along an axis, where it is known."""
+    shape = call.shapes[0]
+    size = shape[axis] if shape is not None else None
+    if size is None:
+        raise UnknownGraphError(f"{call.kind}: the size of its input along axis {axis} is not known")
+    return size
 
 
 def is_number(value: Value, number: float) -> bool:

@@ -174,6 +174,16 @@ def size_of(totals: Totals, file_bytes: int | None) -> Size:
     )
 
 
+def layout_warning(channels_last: bool) -> tuple[str, ...]:
+    """Where the original takes `(B, H, W, C)`, that what is written does not."""
+    if not channels_last:
+        return ()
+    return (
+        "The original takes images with their channels last, (B, H, W, C); the files written take (B, C, H, W). "
+        "Transpose the images, or put a transposition before the network.",
+    )
+
+
 def warnings_of(
     plan: Plan,
     original: nn.Module,
