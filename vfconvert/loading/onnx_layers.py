@@ -135,6 +135,8 @@ def _product(call: Call, place: Place) -> Value:
     first, second = call.inputs
     if isinstance(second, Tensor) and second.dim() == 2 and not isinstance(first, Tensor):
         return _linear(second.T, None, first, place)
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return torch.matmul(first, second)  # once, and within bounds
     return torch.matmul(call.constant(first), call.constant(second))
 
 
