@@ -24,6 +24,7 @@ from vfconvert.loading.onnx_graph import Importer
 from vfconvert.loading.onnx_inference import Inference
 from vfconvert.loading.onnx_inputs import StatedInput, shape_of, stated_input
 from vfconvert.loading.onnx_values import DTYPES
+from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
     import onnx
@@ -102,7 +103,8 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         common.TopologicalSortPass(),
         common.ShapeInferencePass(),
     )
-    return ir.to_proto(passes(ir.from_proto(model)).model)
+    with silenced():  # what cannot be inferred is logged at length; the import says what it misses
+        return ir.to_proto(passes(ir.from_proto(model)).model)
 
 
 def _imported(model: onnx.ModelProto) -> ImportedNetwork:
