@@ -101,7 +101,8 @@ def line(file: RealFile, images: Path | None, calibration: int) -> str:
 def _figures(found: dict[str, dict[str, float]]) -> str:
     before, after = (int(found[key]["parameters"]) for key in ("before", "after"))
     judged = found["agreement"]
-    agreement = f"{judged['measure']} {100 * judged['value']:.1f} %, relative error {judged['relative_error']:.3f}"
+    value = f"{judged['value']:.1f} dB" if judged["measure"] == "PSNR" else f"{100 * judged['value']:.1f} %"
+    agreement = f"{judged['measure']} {value}, relative error {judged['relative_error']:.3f}"
     parity = found["parity"]["relative_error"]
     return f"{before:,} -> {after:,} ({after / before:.2f}), {agreement}, parity {parity:.0e}"
 

@@ -85,8 +85,11 @@ def test_without_locks_nothing_is_stale(tmp_path, monkeypatch):
         raise OSError(errno.ENOTSUP, "no locks here")
 
     monkeypatch.setattr("vfconvert.temporary.fcntl.flock", unsupported)
-    with temporary_folder(tmp_path) as one:
+    monkeypatch.setattr("vfconvert.temporary.time.sleep", lambda _: pytest.fail("waits for a lock"))
+    with temporary_folder(tmp_path) as one, claimed(tmp_path) as mine, ExitStack() as held:
+        Turn(held).take([tmp_path])
         remove_stale(tmp_path)
+        assert mine
         assert one.exists()
     assert list(tmp_path.iterdir()) == []
 

@@ -69,10 +69,13 @@ def remove_stale(parent: Path) -> None:
 
 
 def locked(descriptor: int) -> bool:
-    """Lock an open file or folder for this process, without waiting; False where another one holds it."""
+    """Lock an open file or folder for this process, without waiting; False where another one holds it.
+
+    Raises `OSError` on a file system without locks: there nothing is ever taken for stale.
+    """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or a file system without locks: there nothing is ever taken for stale
+    except BlockingIOError:
         return False
     return True
 
@@ -81,7 +84,11 @@ def locked(descriptor: int) -> bool:
 def claimed(folder: Path) -> Iterator[bool]:
     """Within, an existing folder belongs to this process; False where another one has it."""
     with _opened(folder) as descriptor:
-        yield locked(descriptor)
+        try:
+            mine = locked(descriptor)
+        except OSError:  # where there are no locks nobody can tell
+            mine = True
+        yield mine
 
 
 class Turn:
@@ -112,13 +119,10 @@ def _made(parent: Path) -> tuple[Path, int]:
         except FileNotFoundError:
             continue
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        except OSError:  # a file system without locks: nobody there takes anything for stale
-            return folder, descriptor
-        if folder.exists():
+            mine = locked(descriptor)
+        except OSError:
+            mine = True
+        if mine and folder.exists():
             return folder, descriptor
         os.close(descriptor)
     raise FileNotFoundError(f"{parent}: every temporary folder in it is removed at once")

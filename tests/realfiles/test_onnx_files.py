@@ -45,17 +45,12 @@ def test_a_file_computes_what_onnx_runtime_does(package: str, name: str, shape: 
     assert_near([got], wanted, 1e-4)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_classifier_of_text_is_converted_and_takes_any_batch(tmp_path: Path) -> None:
-    model, output = packaged(OCR, "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"), tmp_path / "small.onnx"
-    chosen = ("--include", "Conv_49", "--include", "Conv_50")
-    report = tmp_path / "report.json"
-    invoke(model, "--channel", *chosen, "--size", "48x96", *FAST, "-o", output, "--report", report, exit_code=0)
+def test_the_plan_of_a_classifier_of_text_counts_what_it_saves(tmp_path: Path) -> None:
+    model, report = packaged(OCR, "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"), tmp_path / "report.json"
+    chosen = ("--include", "Conv_49", "--include", "Conv_50")  # two of 200 x 50 weights
+    invoke(model, "--channel", *chosen, "--size", "48x96", "--dry-run", "-q", "--report", report, exit_code=0)
     sizes = json.loads(report.read_text())
-    assert sizes["before"]["parameters"] - sizes["after"]["parameters"] == pytest.approx(200 * 50, abs=500)
-    (found,) = outputs(output, text((1, 3, 48, 96)).repeat(3, 0))
-    assert found.shape == (3, 2)
-    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
+    assert sizes["before"]["parameters"] - sizes["after"]["parameters"] == pytest.approx(200 * 50, abs=250)
 
 
 def test_a_layer_keeps_its_name() -> None:
