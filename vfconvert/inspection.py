@@ -16,7 +16,7 @@ from vfconvert.plan_search import table_of
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.describe import layer_rows
+from vfconvert.reporting.describe import layer_rows, linear_rows
 from vfconvert.reporting.inspect_report import InspectReport
 from vfconvert.reporting.report import FileReport
 from vfconvert.version import versions_of
@@ -59,6 +59,7 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
         latency=table.seconds,
         layers=table.layers,
         kept=layer_rows(plan, prepared.layers, None, {}, prepared.before),
+        linears=linear_rows(prepared.linears, prepared.before),
         frontiers=frontiers,
         uniform=_uniform(table),
         images=images.report,

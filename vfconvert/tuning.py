@@ -13,6 +13,7 @@ from vfconvert.data.batches import BatchStream
 from vfconvert.data.restoration import RestorationTransform
 from vfconvert.errors import NoImagesError, TrainingError
 from vfconvert.fitting.sweep import Fitted
+from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_file import write_plan
 from vfconvert.preparation import Prepared
@@ -43,7 +44,12 @@ def tune(
         (job.folder / DONE).unlink(missing_ok=True)
         for left in job.folder.glob(".vfconvert-*"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        write_plan(start.plan, job.folder / PLAN, source_sha256=prepared.loaded.sha256)
+        write_plan(
+            start.plan,
+            job.folder / PLAN,
+            source_sha256=prepared.loaded.sha256,
+            linear=bool(flattened_convs(prepared.teacher)),
+        )
         told = Told(log, options.training.tensorboard, watcher)
     trained = train(job, told, start.state)
     fitted = Fitted(
