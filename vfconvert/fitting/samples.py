@@ -67,11 +67,11 @@ def layer_moments(
         rows, columns = chosen // width, chosen % width
         x = patches(sample.inputs, geometry, rows, columns).flatten(0, 1)  # (S, C, kh, kw)
         t = sample.targets[:, :, rows, columns].permute(0, 2, 1).flatten(0, 1)  # (S, N)
-        for total, xs, ts in zip(
+        for own, xs, ts in zip(
             sums, torch.chunk(x, geometry.groups, 1), torch.chunk(t, geometry.groups, 1), strict=True
         ):
-            total.add(xs.flatten(1), ts)
-    return [total.result() for total in sums]
+            own.add(xs.flatten(1), ts)
+    return [own.result() for own in sums]
 
 
 @dataclass(frozen=True, eq=False)

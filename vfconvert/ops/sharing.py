@@ -51,7 +51,8 @@ class Sharing:
         cores = self._core(first, shared, rows), self._core(second, shared, columns)
         eigenvalues, (a, b) = pencil.eigenvalues, (pencil.turn @ core for core in cores)
         beside, own, other = pencil.beside(*cores), pencil.length(cores[0]), pencil.length(cores[1])
-        lengths = b.norm(dim=0).median() / a.norm(dim=0).median().clamp_min(1e-20)
+        sizes = (a.square().sum(0) + own).sqrt().median(), (b.square().sum(0) + other).sqrt().median()
+        lengths = sizes[1] / sizes[0].clamp_min(1e-20)
         best = torch.full((a.shape[1], b.shape[1]), float("inf"), dtype=a.dtype)
         ratio = torch.ones_like(best)
         step = 1 if a.dtype == torch.float64 else 2  # large layers: half as many, the cost is flat around its least
