@@ -71,8 +71,8 @@ def _subclass(facts: Facts) -> Reason | None:
     base = nn.Conv2d if isinstance(facts.module, nn.Conv2d) else nn.Linear
     if kind is base:
         return None
-    said = f"{kind.__module__}.{kind.__qualname__} is a subclass of {base.__name__} and may have its own forward"
-    return "subclass", said
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return "subclass", f"{name} is a subclass of {base.__name__} and may have its own forward"
 
 
 def _selected(facts: Facts) -> Reason | None:

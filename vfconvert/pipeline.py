@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -37,6 +36,7 @@ from vfconvert.reporting.describe import (
     latency_report,
     layer_rows,
     linear_rows,
+    linears_unknown,
     points_lost,
     size_of,
     warnings_of,
@@ -82,8 +82,7 @@ def convert(
         return _tuned(run, ranks, table, watcher)
     images = run.images() if options.searches or not options.dry_run else None
     fitted = run.search(images, table) if options.searches and images is not None else None
-    if options.save_plan is not None:
-        run.save_plan(options.save_plan)
+    run.save_plan()
     if options.dry_run or images is None:
         return run.report(after=planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted))
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
@@ -105,8 +104,7 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
     if images is None:
         return None
     run.plan, run.judged_from = begun.plan, half
-    if options.save_plan is not None:
-        run.save_plan(options.save_plan)
+    run.save_plan()
     report = _export(run, trained, images, table)
     done(options)
     return report
@@ -117,8 +115,8 @@ class _Run:
 
     def __init__(self, options: ConversionOptions, prepared: Prepared, clock: Clock, progress: Progress) -> None:
         self.options, self.clock, self.progress = options, clock, progress
-        self.loaded, self.network, self.teacher = prepared.loaded, prepared.network, prepared.teacher
-        self.original = prepared.original
+        self.loaded, self.network = prepared.loaded, prepared.network
+        self.teacher, self.original = prepared.teacher, prepared.original
         self.layers, self.before, self.example = prepared.layers, prepared.before, prepared.example
         self.plan, self.device, self.prepared = prepared.plan, prepared.device, prepared
         self.training: TrainingReport | None = None
@@ -129,9 +127,9 @@ class _Run:
         self.trials: tuple[TrialReport, ...] = ()
         self.left_out, self.judged_from = "", 0  # images held out before this one have helped to choose
 
-    def save_plan(self, path: Path) -> None:
-        """Write it."""
-        write_plan(self.plan, path, source_sha256=self.loaded.sha256, linear=bool(flattened_convs(self.teacher)))
+    def save_plan(self) -> None:
+        if (path := self.options.save_plan) is not None:
+            write_plan(self.plan, path, source_sha256=self.loaded.sha256, linear=bool(flattened_convs(self.teacher)))
 
     def images(self) -> Images:
         """Read or make them."""
@@ -234,6 +232,7 @@ class _Run:
             seconds=seconds,
             warnings=missed(budget)
             + few_tried(budget, self.options.refine)
+            + linears_unknown(asked=self.options.linear, traced=self.network is not None)
             + warnings_of(
                 self.plan,
                 self.loaded.model,

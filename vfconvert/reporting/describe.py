@@ -190,6 +190,13 @@ def size_of(totals: Totals, file_bytes: int | None) -> Size:
     )
 
 
+def linears_unknown(*, asked: bool, traced: bool) -> tuple[str, ...]:
+    """What `--linear` cannot do in a network that is not traced, a sentence or none."""
+    if not asked or traced:
+        return ()
+    return ("--linear: which Linear reads a flattened map is not known without a trace, so all stay as they are",)
+
+
 def warnings_of(
     plan: Plan,
     original: nn.Module,
