@@ -36,7 +36,7 @@ def codes(source: str) -> set[str]:
 
 
 def test_every_code_that_a_rule_gives_is_in_the_table_and_no_other():
-    modules = ("eligibility", "planning", "plan_entries", "plan_file")
+    modules = ("eligibility", "planning", "linears", "plan_entries", "plan_file")
     sources = [*(PACKAGE / f"{name}.py" for name in modules), *(PACKAGE / "budget").glob("*.py")]
     given = {CHOSEN_TO_STAY}.union(*(codes(path.read_text(encoding="utf-8")) for path in sources))
     assert len(given) > 10
@@ -105,7 +105,7 @@ def test_what_a_plan_file_keeps_is_included_by_editing_it(code):
     assert flag_of(_keep(code, "why")) == "edit --plan"
 
 
-@pytest.mark.parametrize("code", sorted(set(FLAGS) - {*CASES, "budget", "plan", "not-in-plan"}))
+@pytest.mark.parametrize("code", sorted(set(FLAGS) - {*CASES, "linear", "budget", "plan", "not-in-plan"}))
 def test_what_the_network_itself_forbids_no_flag_can_include(code):
     assert flag_of(_keep(code, "why")) is None
 

@@ -81,10 +81,10 @@ def test_glob_that_matches_nothing_is_refused_with_the_nearest_name() -> None:
 
 
 def test_filter_too_large_to_fit_is_kept() -> None:
-    geometry = ConvGeometry(in_channels=512, out_channels=64, kernel_size=(7, 7))
+    geometry = ConvGeometry(in_channels=1024, out_channels=64, kernel_size=(9, 9))
     wish = Wish()
     reason = no_gain(geometry, wish.spec_of(geometry), channel=wish.channel, norm=True)
-    assert reason == ("too-large", "a filter of 25,088 weights; up to 16,384 can be fitted")
+    assert reason == ("too-large", "a filter of 82,944 weights; up to 65,536 can be fitted")
 
 
 def test_scales_biases_and_rows_count_against_the_saving() -> None:

@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from vfconvert.analysis.profile import Names, Profile, module_names, tied_parameters
+from vfconvert.nn.flattened import CONVOLUTION, flattened_convs
+from vfconvert.specs import ConvGeometry
 
 Reason = tuple[str, str]  # code, sentence
 
@@ -23,7 +25,7 @@ class Facts:
     """What the rules may ask about one layer of one network."""
 
     name: str
-    module: nn.Conv2d
+    module: nn.Conv2d | nn.Linear
     names: Names
     tied_to: Names
     calls: int
@@ -31,6 +33,23 @@ class Facts:
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
     include_first: bool = False
+    linear: str | None = None  # name of the Linear that the layer is
+
+    @property
+    def geometry(self) -> ConvGeometry:
+        """Of a convolution."""
+        if isinstance(self.module, nn.Conv2d):
+            return ConvGeometry.of(self.module)
+        raise TypeError(f"{self.name} is no convolution")
+
+    @property
+    def called(self) -> Names:
+        """The names by which globs may call the layer."""
+        return (self.name,) if self.linear is None else (self.name, self.linear)
+
+    def matches(self, glob: str) -> bool:
+        """Whether a glob calls the layer."""
+        return any(fnmatchcase(name, glob) for name in self.called)
 
 
 _HOOKS = {
@@ -49,16 +68,18 @@ def _root(facts: Facts) -> Reason | None:
 
 def _subclass(facts: Facts) -> Reason | None:
     kind = type(facts.module)
-    if kind is nn.Conv2d:
+    base = nn.Conv2d if isinstance(facts.module, nn.Conv2d) else nn.Linear
+    if kind is base:
         return None
-    return "subclass", f"{kind.__module__}.{kind.__qualname__} is a subclass of Conv2d and may have its own forward"
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return "subclass", f"{name} is a subclass of {base.__name__} and may have its own forward"
 
 
 def _selected(facts: Facts) -> Reason | None:
-    if facts.include and not any(fnmatchcase(facts.name, glob) for glob in facts.include):
+    if facts.include and not any(map(facts.matches, facts.include)):
         return "not-included", f"no --include matches (given: {', '.join(facts.include)})"
     for glob in facts.exclude:
-        if fnmatchcase(facts.name, glob):
+        if facts.matches(glob):
             return "excluded", f"--exclude {glob}"
     return None
 
@@ -105,7 +126,7 @@ def _called_once(facts: Facts) -> Reason | None:
 
 
 def _first(facts: Facts) -> Reason | None:
-    if facts.is_first and not facts.include_first and not facts.include:
+    if facts.is_first and isinstance(facts.module, nn.Conv2d) and not facts.include_first and not facts.include:
         return (
             "first",
             f"first convolution, of few input channels ({facts.module.in_channels}); --include-first converts it",
@@ -144,6 +165,7 @@ def facts_of(
     calls = {layer.name: len(layer.calls) for layer in profile.layers}
     convolutions = [(found[0], module) for module, found in names.items() if isinstance(module, nn.Conv2d)]
     first = profile.order[0] if profile.order else None
+    linears = {f"{name}.{CONVOLUTION}": name for name in flattened_convs(model)}
     facts = []
     for name, module in convolutions:
         tied = [tie for tie in profile.tied_parameters if any(full.rpartition(".")[0] == name for full in tie)]
@@ -158,6 +180,7 @@ def facts_of(
                 include=include,
                 exclude=exclude,
                 include_first=include_first,
+                linear=linears.get(name),
             )
         )
     return facts

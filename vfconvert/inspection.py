@@ -16,7 +16,7 @@ from vfconvert.plan_search import table_of
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.describe import layer_rows
+from vfconvert.reporting.describe import layer_rows, linear_rows, linears_unknown
 from vfconvert.reporting.inspect_report import InspectReport
 from vfconvert.reporting.report import FileReport
 from vfconvert.shortages import shortages_named
@@ -61,11 +61,16 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
         latency=table.seconds,
         layers=table.layers,
         kept=layer_rows(plan, prepared.layers, None, {}, prepared.before),
+        linears=linear_rows(prepared.linears, prepared.before),
         frontiers=frontiers,
         uniform=_uniform(table),
         images=images.report,
         runtime=f"onnxruntime {version('onnxruntime')}" if table.seconds is not None else None,
-        warnings=(*table.notes, *_warnings(prepared.network is not None, images.report.source)),
+        warnings=(
+            *table.notes,
+            *linears_unknown(asked=options.linear, traced=prepared.network is not None),
+            *_warnings(prepared.network is not None, images.report.source),
+        ),
         seconds=dict(clock.seconds),
     )
 

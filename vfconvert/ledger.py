@@ -32,6 +32,7 @@ def _shares(keep: Keep) -> str | None:
 
 
 FLAGS: Mapping[str, Flag] = {
+    "linear": _always("--linear"),
     "first": _always("--include-first"),
     "nothing-to-share": _shares,
     "excluded": _excluded,
@@ -52,6 +53,7 @@ FLAGS: Mapping[str, Flag] = {
     "depthwise": _none,
     "would-not-shrink": _none,
     "too-large": _none,
+    "moved-axes": _none,
 }
 
 

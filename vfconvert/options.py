@@ -25,6 +25,7 @@ class ConversionOptions:
     windows: int = 2
     channel_stride: int | float = 0.25
     crops: str = "squares"
+    linear: bool = False  # a Linear that reads a flattened map is a convolution of it, to be converted as others are
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include_first: bool = False  # convert the first convolution too

@@ -20,6 +20,7 @@ from vfconvert.inputs import Images, images_of
 from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
+from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_outputs, folders_of
 from vfconvert.plan_budget import find_plan
@@ -35,6 +36,8 @@ from vfconvert.reporting.describe import (
     latency_report,
     layer_rows,
     layout_warning,
+    linear_rows,
+    linears_unknown,
     points_lost,
     size_of,
     warnings_of,
@@ -83,8 +86,7 @@ def convert(
         return _tuned(run, ranks, table, watcher)
     images = run.images() if options.searches or not options.dry_run else None
     fitted = run.search(images, table) if options.searches and images is not None else None
-    if options.save_plan is not None:
-        write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
+    run.save_plan()
     if options.dry_run or images is None:
         return run.report(after=planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted))
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
@@ -106,8 +108,7 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
     if images is None:
         return None
     run.plan, run.judged_from = begun.plan, half
-    if options.save_plan is not None:
-        write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
+    run.save_plan()
     report = _export(run, trained, images, table)
     done(options)
     return report
@@ -118,7 +119,8 @@ class _Run:
 
     def __init__(self, options: ConversionOptions, prepared: Prepared, clock: Clock, progress: Progress) -> None:
         self.options, self.clock, self.progress = options, clock, progress
-        self.loaded, self.network, self.teacher = prepared.loaded, prepared.network, prepared.teacher
+        self.loaded, self.network = prepared.loaded, prepared.network
+        self.teacher, self.original = prepared.teacher, prepared.original
         self.layers, self.before, self.example = prepared.layers, prepared.before, prepared.example
         self.plan, self.device, self.prepared = prepared.plan, prepared.device, prepared
         self.training: TrainingReport | None = None
@@ -128,6 +130,10 @@ class _Run:
         self.searched: Searched | None = None
         self.trials: tuple[TrialReport, ...] = ()
         self.left_out, self.judged_from = "", 0  # images held out before this one have helped to choose
+
+    def save_plan(self) -> None:
+        if (path := self.options.save_plan) is not None:
+            write_plan(self.plan, path, source_sha256=self.loaded.sha256, linear=bool(flattened_convs(self.teacher)))
 
     def images(self) -> Images:
         """Read or make them."""
@@ -167,7 +173,7 @@ class _Run:
 
     def _agreement(self, student: nn.Module, images: Images, part: slice) -> AgreementReport:
         labels = images.labels[part] if images.labels is not None else None
-        return agreement_report(self.teacher, student, images.judging[part], labels, images.classes, images.report)
+        return agreement_report(self.original, student, images.judging[part], labels, images.classes, images.report)
 
     def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
         """Choose the student's inference form; note what it executes and how long it takes."""
@@ -180,7 +186,7 @@ class _Run:
         measured = table if options.measure and not by_products else None
         lowered = fastest(student, self.network, layers, measured, self.progress, without)
         if options.measure:
-            lowered, timings = timed(self.teacher, student, lowered, example, options.threads, as_it_is=by_products)
+            lowered, timings = timed(self.original, student, lowered, example, options.threads, as_it_is=by_products)
             self.latency = latency_report(timings, threads=options.threads, batch=len(example))
             if options.costs is not None and table.known > known:
                 table.write(options.costs)
@@ -216,6 +222,7 @@ class _Run:
             layers=tuple(
                 replace(row, form=self.forms.get(row.name), macs_executed=self.executed.get(row.name)) for row in rows
             ),
+            linears=linear_rows(self.prepared.linears, self.before),
             before=size_of(replace(self.before, numbers=count_numbers(self.loaded.model)), self.loaded.size_bytes),
             after=size_of(after, first.bytes if first is not None else None),
             images=images.report if images is not None else None,
@@ -232,6 +239,7 @@ class _Run:
             + (self.searched.table.notes if self.searched is not None else ())
             + (fitted.notes if fitted is not None else ())
             + layout_warning(self.loaded.images is not None and self.loaded.images.channels_last)
+            + linears_unknown(asked=self.options.linear, traced=self.network is not None)
             + warnings_of(
                 self.plan,
                 self.loaded.model,
@@ -265,6 +273,7 @@ class _Run:
 def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> ConversionReport:
     options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
     run.teacher.cpu()
+    run.original.cpu()
     with run.clock.stage("lower"):
         inference = run.lower(student, example, table)
     metadata = {
@@ -278,7 +287,7 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         "preprocessing": images.report.preprocessing,
     }
     delivery = Delivery(
-        teacher=run.teacher,
+        teacher=run.original,
         student=student,
         inference=inference,
         example=example,

@@ -8,7 +8,7 @@ from torch import nn
 
 from vfconvert.analysis.profile import Profile
 from vfconvert.options import ConversionOptions
-from vfconvert.plan_file import read_plan
+from vfconvert.plan_file import read_plan, speaks_of_linears
 from vfconvert.planning import Plan, make_plan
 from vfconvert.wishes import Wish, check_wishes
 
@@ -16,6 +16,11 @@ from vfconvert.wishes import Wish, check_wishes
 def check_plan_options(options: ConversionOptions) -> None:
     """Before any work: raise `IllegalSpecError` on numbers that no layer can have."""
     check_wishes(_wish_of(options), options.layers)
+
+
+def linears_wanted(options: ConversionOptions) -> bool:
+    """Whether Linear layers on flattened maps count as convolutions. Raises `PlanFileError`."""
+    return options.linear if options.plan is None else speaks_of_linears(options.plan)
 
 
 def plan_of(options: ConversionOptions, teacher: nn.Module, layers: Profile, norms: Mapping[str, str]) -> Plan:

@@ -16,26 +16,36 @@ from vfconvert.files import atomic_path
 from vfconvert.json_fields import Checked, JsonObject, is_line, near, parse, shown
 from vfconvert.plan_entries import decision_of, entry_of
 from vfconvert.planning import Decision, Keep, Plan, check_convolutions, check_something_converted
-from vfconvert.specs import ConvGeometry
 from vfconvert.version import __version__
 
 SCHEMA_VERSION = 1
 MOST_BYTES = 16 * 2**20
-_FIELDS = ("schema_version", "tool", "source_sha256", "layers")
+_FIELDS = ("schema_version", "tool", "source_sha256", "linear", "layers")
 _MOST_SHOWN = 100  # errors in one message
 
 
-def write_plan(plan: Plan, path: Path, *, source_sha256: str) -> None:
+def write_plan(plan: Plan, path: Path, *, source_sha256: str, linear: bool = False) -> None:
     """Write a plan so that the same plan is the same bytes. `source_sha256` is a note on the model file.
+
+    `linear`: it is one of the network in which Linear layers on flattened maps are convolutions.
 
     Raises `UnwritableOutputError`; then whatever stood at `path` stays.
     """
     head = {"schema_version": SCHEMA_VERSION, "tool": f"vfconvert {__version__}", "source_sha256": source_sha256}
+    head |= {"linear": True} if linear else {}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     entries = ",\n".join(f"    {json.dumps(entry_of(decision))}" for decision in plan.decisions)
     text = "\n".join(["{", *lines, '  "layers": [', entries, "  ]", "}", ""])
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="ascii", newline="\n")
+
+
+def speaks_of_linears(path: Path) -> bool:
+    """Whether the plan in a file is one of the network in which Linear layers on flattened maps are convolutions.
+
+    Raises `PlanFileError` where the file is no plan.
+    """
+    return _value_of(path).get("linear") is True
 
 
 def read_plan(path: Path, model: nn.Module, profile: Profile, norms: Mapping[str, str]) -> Plan:
@@ -53,6 +63,7 @@ def read_plan(path: Path, model: nn.Module, profile: Profile, norms: Mapping[str
     # The note may differ: a plan fits every network of the same layers, whatever its weights.
     top.read("tool", "", is_line, "a printable text")
     top.read("source_sha256", "", is_line, "a printable text")
+    top.read("linear", False, lambda value: isinstance(value, bool), "true or false")
     entries = top.read("layers", [], lambda layers: isinstance(layers, list), "a list of layers")
     if "layers" not in value:
         top.wrong("layers", "got none, expected a list of layers")
@@ -121,13 +132,13 @@ def _plan_of(entries: list[Any], errors: list[str], every: Mapping[str, Facts], 
             facts, norm = every[name], norms.get(name)
             refused = reason_to_keep(facts)
             reason = refused[1] if refused is not None else None
-            decisions[name] = decision_of(entry, ConvGeometry.of(facts.module), norm, reason)
+            decisions[name] = decision_of(entry, facts.geometry, norm, reason)
     return Plan(
         decisions=tuple(
             decisions.get(name)
             or Keep(
                 layer=name,
-                geometry=ConvGeometry.of(facts.module),
+                geometry=facts.geometry,
                 code="not-in-plan",
                 reason="the plan does not name it",
             )

@@ -71,11 +71,12 @@ def table_of(
     if costs is None:
         return table
     example, teacher = images[:1].cpu(), copy.deepcopy(subject.teacher).cpu()
+    original = teacher if subject.original in (None, subject.teacher) else copy.deepcopy(subject.original).cpu()
     name = f"{subject.sha256} {tuple(example.shape)}"
     if name not in costs.networks:
         if costs.foreign:
             raise BudgetError(f"the network as a whole is {lacking(costs)}")
-        file = onnx_bytes(teacher, example)
+        file = onnx_bytes(original, example)
         if file is None:
             raise BudgetError("the original network cannot be timed in ONNX Runtime, so a latency is no target here")
         costs.networks[name] = time_files({"original": file}, example, options.threads)["original"].median
@@ -111,7 +112,7 @@ def timed_share(subject: Subject, example: Tensor, costs: CostTable, threads: in
     Times none where the costs are of another machine, whose whole networks cannot be timed here.
     """
     teacher, network = copy.deepcopy(subject.teacher).cpu(), subject.network
-    before = onnx_bytes(teacher, example)
+    before = onnx_bytes(teacher if subject.original is None else copy.deepcopy(subject.original).cpu(), example)
 
     def share_of(plan: Plan) -> float | None:
         if network is None or before is None or costs.foreign:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
 from torch import nn
 
@@ -18,7 +17,7 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 from vfconvert.wishes import Wish as Wish
 from vfconvert.wishes import wish_of
 
-MOST_INPUTS = 16_384  # unfolded inputs of a filter: their covariance takes 2 GiB
+MOST_INPUTS = 65_536  # unfolded inputs of a filter: 4,096 samples of them take 1 GiB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,10 +89,11 @@ def make_plan(
     """
     every = facts_of(model, profile, module_names(model), include=include, exclude=exclude, include_first=include_first)
     check_convolutions(model, every)
-    _check_globs((*include, *exclude, *(override.glob for override in overrides)), [facts.name for facts in every])
+    globs = (*include, *exclude, *(override.glob for override in overrides))
+    _check_globs(globs, [name for facts in every for name in facts.called])
     wishes = {override: wish_of(override, wish) for override in overrides}  # refused numbers before all else
-    chosen = [next((o for o in reversed(overrides) if fnmatchcase(facts.name, o.glob)), None) for facts in every]
-    _check_strides(wish, wishes, [ConvGeometry.of(facts.module) for facts in every], chosen)
+    chosen = [next((o for o in reversed(overrides) if facts.matches(o.glob)), None) for facts in every]
+    _check_strides(wish, wishes, [facts.geometry for facts in every], chosen)
     decisions = []
     unnamed = "not-included", f"no --layer matches (given: {', '.join(override.glob for override in overrides)})"
     only_named = bool(overrides) and not (wish.spatial or wish.channel)
@@ -133,7 +133,7 @@ def check_something_converted(plan: Plan) -> None:
 
 
 def _decision(facts: Facts, stays: Reason | None, wish: Wish, norm: str | None, asked: str) -> Decision:
-    geometry = ConvGeometry.of(facts.module)
+    geometry = facts.geometry
     fewest = replace(wish, primaries=None).spec_of(geometry)
     reason = reason_to_keep(facts) or stays or no_gain(geometry, fewest, channel=wish.channel, norm=norm is not None)
     spec = wish.spec_of(geometry)

@@ -21,12 +21,14 @@ from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
 from vfconvert.errors import DeviceError, InputShapeError, UnsupportedModelError, first_line
 from vfconvert.inputs import Source, source_of
+from vfconvert.linears import flattened_linears, kept_linears
 from vfconvert.loading import LoadedModel, load_model
 from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shape
 from vfconvert.measuring.runtime import onnx_session
+from vfconvert.nn.flattened import with_flattened_convs
 from vfconvert.options import ConversionOptions
-from vfconvert.plan_choice import plan_of
-from vfconvert.planning import Plan
+from vfconvert.plan_choice import linears_wanted, plan_of
+from vfconvert.planning import Keep, Plan
 
 
 class Clock:
@@ -48,11 +50,14 @@ class Prepared:
     """The teacher, in evaluation and float32 on the device, with what is known of it.
 
     `plan` converts what the options allow; `network` is None where the control flow cannot be traced; `example` is
-    `(1, C, H, W)`.
+    `(1, C, H, W)`. `original` is the teacher as it was loaded: the teacher itself, or with the same numbers the network
+    in which some Linear layers are no convolutions yet; `linears` are those that stay Linear.
     """
 
     loaded: LoadedModel
     teacher: nn.Module
+    original: nn.Module
+    linears: tuple[Keep, ...]
     network: Network | None
     layers: Profile
     before: Totals
@@ -71,6 +76,7 @@ class Prepared:
         """What a plan is searched for."""
         return Subject(
             teacher=self.teacher,
+            original=self.original,
             network=self.network,
             layers=self.layers,
             plan=self.plan,
@@ -101,12 +107,19 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         _check_batches(teacher, noise.to(device))
         if stated is not None:
             _check_import(loaded, ImportedNetwork(teacher, stated), noise.to(device))
-        network = trace(teacher, noise.to(device))
+        network, original, asked = trace(teacher, noise.to(device)), teacher, linears_wanted(options)
+        flattened = flattened_linears(teacher, layers, network)
+        chosen = {linear.name: linear.features for linear in flattened if linear.reason is None}
+        if asked and chosen:
+            teacher = with_flattened_convs(teacher, chosen)
+            layers, network = profile(teacher, example), trace(teacher, noise.to(device))
         plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
         before = totals_of(teacher, layers, count_macs(teacher, example))
     return Prepared(
         loaded=loaded,
         teacher=teacher,
+        original=original,
+        linears=kept_linears(flattened, asked=asked),
         network=network,
         layers=layers,
         before=before,

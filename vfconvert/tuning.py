@@ -13,6 +13,7 @@ from vfconvert.data.batches import BatchStream
 from vfconvert.data.restoration import RestorationTransform
 from vfconvert.errors import NoImagesError, TrainingError
 from vfconvert.fitting.sweep import Fitted
+from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_file import write_plan
 from vfconvert.preparation import Prepared
@@ -41,7 +42,12 @@ def tune(
     if ranks.first and job.folder is not None:
         log = Log(job.folder, begun)
         (job.folder / DONE).unlink(missing_ok=True)
-        write_plan(start.plan, job.folder / PLAN, source_sha256=prepared.loaded.sha256)
+        write_plan(
+            start.plan,
+            job.folder / PLAN,
+            source_sha256=prepared.loaded.sha256,
+            linear=bool(flattened_convs(prepared.teacher)),
+        )
         told = Told(log, options.training.tensorboard, watcher)
     trained = train(job, told, start.state)
     fitted = Fitted(

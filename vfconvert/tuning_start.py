@@ -17,6 +17,7 @@ from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_entries import entry_of
 from vfconvert.plan_file import read_plan, write_plan
@@ -31,10 +32,21 @@ from vfconvert.training.ranks import Ranks
 
 PLAN, DONE = "plan.json", "exported"
 _METHOD = (
-    *("spatial", "channel", "windows", "channel_stride", "crops", "include", "exclude", "include_first", "layers"),
+    *(
+        "spatial",
+        "channel",
+        "windows",
+        "channel_stride",
+        "crops",
+        "linear",
+        "include",
+        "exclude",
+        "include_first",
+        "layers",
+    ),
     *("targets", "max_drop", "refine", "reconstruct", "augment", "calibration_images", "target_data", "input_shape"),
 )
-_BEFORE = {"views": 1, "refine": "0"}  # what checkpoints have that do not say so
+_BEFORE = {"views": 1, "refine": "0", "linear": "False"}  # what checkpoints have that do not say so
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +123,9 @@ def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, 
     with scratch() as folder:
         path = folder / PLAN
         if start is not None:
-            write_plan(start.plan, path, source_sha256=prepared.loaded.sha256)
+            write_plan(
+                start.plan, path, source_sha256=prepared.loaded.sha256, linear=bool(flattened_convs(prepared.teacher))
+            )
             plan, content = path.read_bytes(), to_bytes(start.state or _untrained(start.fitted))
         plan = ranks.from_first(plan, prepared.device)
         content = ranks.from_first(content, prepared.device)

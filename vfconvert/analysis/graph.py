@@ -55,6 +55,7 @@ class Network:
     calls: dict[str, int] = field(default_factory=dict)
     largest: int = 0  # numbers of one image's largest activation
     channels: dict[fx.Node, int] = field(default_factory=dict)  # of every value that is (B, C, H, W)
+    flattens: dict[fx.Node, tuple[int, int, int]] = field(default_factory=dict)  # (C, h, w) of what each flattens
 
     @property
     def source(self) -> fx.Node:
@@ -84,7 +85,7 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
     tracer = _Tracer()
     try:
         graph = tracer.trace(model)
-        shapes, output = _run(model, graph, example)
+        shapes, flattens, output = _run(model, graph, example)
         with torch.no_grad():
             wanted = model(example.clone())
     except Exception:  # whatever forward does with a proxy: such a network is fitted without its graph
@@ -102,6 +103,7 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
             for node, shape in ({_source(graph): example.shape} | shapes).items()
             if len(shape) == 4 and shape[0] == example.shape[0]
         },
+        flattens=flattens,
         largest=max(shape.numel() for shape in shapes.values()) // max(1, example.shape[0]),
     )
 
@@ -162,21 +164,37 @@ def _submodule(root: nn.Module, node: fx.Node) -> nn.Module:
     return root.get_submodule(str(node.target))
 
 
-def _run(model: nn.Module, graph: fx.Graph, example: Tensor) -> tuple[dict[fx.Node, torch.Size], Any]:
-    """The shape of every tensor in the graph, and what the graph puts out."""
+def _run(
+    model: nn.Module, graph: fx.Graph, example: Tensor
+) -> tuple[dict[fx.Node, torch.Size], dict[fx.Node, tuple[int, int, int]], Any]:
+    """The shape of every tensor in the graph, what each flatten of a map flattens, and what the graph puts out.
+
+    A flatten is known by its value: all of `(B, C, h, w)` but the batch in one row, `h w > 1`.
+    """
     shapes: dict[fx.Node, torch.Size] = {}
+    flattens: dict[fx.Node, tuple[int, int, int]] = {}
+    environment: Environment = {_source(graph): example.clone()}
     output: Any = None
 
     def note(node: fx.Node, value: Any) -> None:
         nonlocal output
         if isinstance(value, Tensor):
             shapes[node] = value.shape
+            given = environment.get(node.all_input_nodes[0]) if node.all_input_nodes else None
+            if isinstance(given, Tensor) and _flattens(given, value):
+                flattens[node] = (given.shape[1], given.shape[2], given.shape[3])
         if node.op == "output":
             output = value
 
     with torch.no_grad():
-        run_nodes(model, graph.nodes, {_source(graph): example.clone()}, after=note)
-    return shapes, output
+        run_nodes(model, graph.nodes, environment, after=note)
+    return shapes, flattens, output
+
+
+def _flattens(given: Tensor, value: Tensor) -> bool:
+    if given.dim() != 4 or given.shape[2:].numel() < 2 or value.dim() != 2 or len(value) != len(given):
+        return False
+    return value.numel() == given.numel() and torch.equal(value, given.flatten(1))
 
 
 def _equal(got: Any, wanted: Any) -> bool:

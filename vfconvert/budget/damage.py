@@ -23,6 +23,7 @@ from vfconvert.fitting.samples import Sample, layer_moments, usual_batch
 from vfconvert.fitting.untraced import WholePassSamples
 from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.estimate import estimates
+from vfconvert.ops.metric import metric_of
 from vfconvert.ops.moments import Moments
 from vfconvert.ops.problem import Problem
 from vfconvert.progress import Progress, no_progress
@@ -66,7 +67,7 @@ def harms_of(
             generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
             with torch.no_grad():
                 moments = layer_moments(layer, samples, len(images), generator)
-                weight = layer.weight.detach().cpu().flatten(1).double()
+                weight = layer.weight.detach().cpu().flatten(1)
                 none = torch.zeros(layer.out_channels, dtype=torch.float64)  # no output depends on it by a gradient
                 reaction = sensitivity.by_layer.get(name, none)
                 sample = _sample(geometries[name], generator)
@@ -102,7 +103,7 @@ def _harms(
     whole = 0.0
     for group, found in enumerate(moments):
         mine = slice(group * outputs, (group + 1) * outputs)
-        if not bool(torch.isfinite(found.covariance).all() and torch.isfinite(found.cross).all()):
+        if not (metric_of(found.covariance).finite() and bool(torch.isfinite(found.cross).all())):
             raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
         some = replace(
             found,

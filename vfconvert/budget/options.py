@@ -33,6 +33,7 @@ class Subject:
     """The network that is planned for. `plan` converts every layer that may be; `sha256` is that of its file."""
 
     teacher: nn.Module
+    original: nn.Module | None = None  # what the teacher is a copy of, where they differ in form
     network: Network | None
     layers: Profile
     plan: Plan

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _STATED_BY_A_PLAN = (
     *("spatial", "channel", "windows", "channel_stride", "crops"),
-    *("include", "exclude", "include_first", "layers"),
+    *("linear", "include", "exclude", "include_first", "layers"),
     *("targets", "max_drop", "refine", "damage_cache"),
 )
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."

@@ -74,6 +74,11 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Mirror and shift images at random in the pass on the output.",
     ),
+    _layers(
+        "--linear",
+        is_flag=True,
+        help="Convert the Linear that reads a flattened map of features too, as a convolution of the whole map.",
+    ),
     _layers("--include", multiple=True, metavar="GLOB", help="Convert only layers of such a name; repeatable."),
     _layers("--exclude", multiple=True, metavar="GLOB", help="Keep layers of such a name; repeatable."),
     _layers("--include-first", is_flag=True, help="Convert the first convolution too, which is kept otherwise."),

@@ -16,7 +16,7 @@ from vfconvert.options import ConversionOptions
 
 # Options that mean here what they mean for a conversion.
 _SHARED = (
-    *("model", "spatial", "channel", "crops", "include", "exclude", "include_first", "damage_cache"),
+    *("model", "spatial", "channel", "crops", "linear", "include", "exclude", "include_first", "damage_cache"),
     *("data", "size", "mean", "std", "preset", "input_shape", "calibration_images", "target_data", "trust_data_code"),
     *("arch", "arch_args", "trust_pickle", "threads", "costs", "seed", "device", "quiet", "verbose"),
 )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -19,6 +20,7 @@ from vfconvert.errors import ExportError, UnwritableOutputError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.files import atomic_path
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.flattened import flattened_convs
 from vfconvert.recipes.building import fetches_weights, tensors_of
 from vfconvert.recipes.recipe import KEY, SCHEMA, LayerRecipe, recipe_of
 
@@ -54,7 +56,7 @@ def write_safetensors(
         raise UnwritableOutputError(f"cannot write {path}: its recipe has this name; choose another suffix")
     layers = _layers(model, variants)
     stored, shared = _stored(model)
-    recipe = {
+    recipe: dict[str, Any] = {
         "schema": SCHEMA,
         "architecture": architecture,
         "architecture_arguments": {k: v for k, v in architecture_arguments.items() if not fetches_weights(k)},
@@ -63,6 +65,8 @@ def write_safetensors(
         "shared": shared,
         "metadata": dict(metadata),
     }
+    if linears := flattened_convs(model):
+        recipe["linear"] = {name: list(features) for name, features in linears.items()}
     try:
         header = json.dumps(recipe, separators=(",", ":"))
         recipe_of(json.loads(header))  # as whoever loads it will

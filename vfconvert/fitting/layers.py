@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.nn import VersatileConv2d
-from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.fit import GroupFit, fit_group
+from vfconvert.ops.metric import Dense, mean_diagonal, metric_of, raised
 from vfconvert.ops.moments import Moments
 from vfconvert.ops.problem import Problem
 from vfconvert.planning import Convert
@@ -85,14 +85,25 @@ def _reordered(moments: Moments, old: Tensor, order: Sequence[int]) -> tuple[Mom
     """Moments and old filters `(N, D)` with the input channels in another order."""
     taps = old.shape[1] // len(order)
     at = (torch.tensor(order)[:, None] * taps + torch.arange(taps)).flatten()
+    covariance = metric_of(moments.covariance).on(at)
     moved = replace(
-        moments, covariance=moments.covariance[at][:, at], cross=moments.cross[at], input_mean=moments.input_mean[at]
+        moments,
+        covariance=covariance.matrix if isinstance(covariance, Dense) else covariance,
+        cross=moments.cross[at],
+        input_mean=moments.input_mean[at],
     )
     return moved, old[:, at]
 
 
 def _energy(moments: Moments, importance: Tensor, group: int, outputs: int) -> float:
     return float((importance[group * outputs : (group + 1) * outputs] * moments.target_variance).sum())
+
+
+def _energy_of(filters: Tensor, moments: Moments) -> Tensor:
+    """The variance `(N,)` of what filters `(N, D)` put out."""
+    metric = metric_of(moments.covariance)
+    rows = filters.to(metric.dtype)
+    return (metric.times(rows) * rows).sum(1).double()
 
 
 def set_bias(layer: VersatileConv2d, moments: Sequence[Moments]) -> None:
@@ -109,7 +120,7 @@ def set_norm(norm: nn.BatchNorm2d, teacher: nn.BatchNorm2d, layer: VersatileConv
     """Make the student's norm regress the teacher's normalised output on the new layer's output."""
     filters = layer.expanded_weight().detach().cpu().flatten(1).double().chunk(layer.geometry.groups)
     mean = torch.cat([w @ m.input_mean for w, m in zip(filters, moments, strict=True)])
-    variance = torch.cat([((w @ m.covariance) * w).sum(1) for w, m in zip(filters, moments, strict=True)])
+    variance = torch.cat([_energy_of(w, m) for w, m in zip(filters, moments, strict=True)])
     covariance = torch.cat([(w * m.cross.T).sum(1) for w, m in zip(filters, moments, strict=True)])
     target_mean = torch.cat([m.target_mean for m in moments])
     variance = variance.clamp_min(1e-12)
@@ -132,10 +143,9 @@ def refit_kept(layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None, moment
     old = layer.weight.detach().cpu().flatten(1).double().chunk(len(moments))
     new = []
     for weight, m in zip(old, moments, strict=True):
-        ridge = KEPT_RIDGE * m.covariance.diagonal().mean().clamp_min(1e-12)
-        system = m.covariance.clone()
-        system.diagonal().add_(ridge)
-        new.append(torch.cholesky_solve(m.cross + ridge * weight.T, cholesky(system)).T)
+        ridge = KEPT_RIDGE * mean_diagonal(m.covariance)
+        system = metric_of(raised(m.covariance, ridge, m.cross.dtype))
+        new.append(system.solve(m.cross + ridge * weight.T.to(m.cross)).T.double())
     mean = torch.cat([m.target_mean - w @ m.input_mean for w, m in zip(new, moments, strict=True)])
     with torch.no_grad():
         layer.weight.copy_(torch.cat(new).view_as(layer.weight))

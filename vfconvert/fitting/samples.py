@@ -11,12 +11,14 @@ from torch import Tensor, fx, nn
 from vfconvert.analysis.graph import Environment, Network, Segment, needed_for, run_nodes
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import slope
-from vfconvert.ops.moments import Moments, MomentSum, patches
+from vfconvert.ops.moments import Moments, MomentSum, SampleSum, patches
 from vfconvert.specs import ConvGeometry
 
 BATCH = 64
 _SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
 _FEWEST, _MOST = 32_768, 131_072
+_MOST_KEPT = 4096  # samples that stand in for a covariance
+_DENSE = 16_384  # unfolded inputs up to which there is a covariance where samples are many: 2 GiB
 _ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch: 256 MiB in float32
 
 
@@ -41,7 +43,11 @@ class Sample:
 def layer_moments(
     layer: nn.Conv2d | nn.Linear, samples: Iterator[Sample], images: int, generator: torch.Generator
 ) -> list[Moments]:
-    """The moments of every group of the layer."""
+    """The moments of every group of the layer.
+
+    Where samples are fewer than half of the unfolded inputs (a layer that reads a whole map sees one position of each
+    image), or the inputs too many for a covariance, the samples stand in for it, `_MOST_KEPT` at most.
+    """
     if isinstance(layer, nn.Linear):
         total = MomentSum(layer.in_features, layer.out_features, layer.weight.device)
         for sample in samples:
@@ -50,19 +56,27 @@ def layer_moments(
     geometry = ConvGeometry.of(layer)
     unfolded = geometry.group_inputs * geometry.kernel_size[0] * geometry.kernel_size[1]
     wanted = min(max(_FEWEST, _SAMPLES_PER_INPUT * unfolded), _MOST)
-    sums = [MomentSum(unfolded, geometry.group_outputs, layer.weight.device) for _ in range(geometry.groups)]
+    if unfolded > _DENSE:
+        wanted = _MOST_KEPT
+    sums: list[MomentSum | SampleSum] = []
     for sample in samples:
         height, width = sample.targets.shape[2:]
         count = min(height * width, -(-wanted // images))
+        if not sums and (unfolded > _DENSE or images * count <= min(unfolded // 2, _MOST_KEPT)):
+            sums.extend(SampleSum(_MOST_KEPT) for _ in range(geometry.groups))
+        elif not sums:
+            sums.extend(
+                MomentSum(unfolded, geometry.group_outputs, layer.weight.device) for _ in range(geometry.groups)
+            )
         chosen = torch.randperm(height * width, generator=generator)[:count]
         rows, columns = chosen // width, chosen % width
         x = patches(sample.inputs, geometry, rows, columns).flatten(0, 1)  # (S, C, kh, kw)
         t = sample.targets[:, :, rows, columns].permute(0, 2, 1).flatten(0, 1)  # (S, N)
-        for total, xs, ts in zip(
+        for own, xs, ts in zip(
             sums, torch.chunk(x, geometry.groups, 1), torch.chunk(t, geometry.groups, 1), strict=True
         ):
-            total.add(xs.flatten(1), ts)
-    return [total.result() for total in sums]
+            own.add(xs.flatten(1), ts)
+    return [own.result() for own in sums]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ conjugate gradients, preconditioned by the layer's average matrix.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from vfconvert.errors import FitError
-from vfconvert.ops.cholesky import cholesky
 from vfconvert.ops.matching import Assignment, assign
+from vfconvert.ops.metric import Factored, Metric
 from vfconvert.ops.problem import Problem
 from vfconvert.ops.sharing import Sharing
 
@@ -38,22 +39,23 @@ def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4, shari
 
     `sharing` is that of the problem, where it is at hand.
     """
-    if not bool(torch.isfinite(problem.covariance).all() and torch.isfinite(problem.cross).all()):
+    if not (problem.metric.finite() and bool(torch.isfinite(problem.cross).all())):
         raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
     state = assign(problem, sharing)
-    if problem.covariance.dtype == torch.float32:  # large: the first guess of the scales must nearly do
+    if problem.cross.dtype == torch.float32:  # large: the first guess of the scales must nearly do
         rounds, alternations = 0, min(alternations, 2 if len(problem.slots) <= 2 else 1)
-    bank = problem.cross.new_zeros(problem.primaries, len(problem.covariance))
+    bank = problem.cross.new_zeros(problem.primaries, len(problem.cross))
     found: list[tuple[float, Tensor, Assignment]] = []
+    left = float("inf")
     reassignments = rounds if len(problem.slots) > 2 else 0
     for turn in range(reassignments + 1):
         for _ in range(alternations):
             bank = _solve(problem, state, bank)
-            filters, state = _rescale(problem, state, bank)
-        found.append((_loss(problem, filters), bank, state))
+            state, left = _rescale(problem, state, bank)
+        found.append((left, bank, state))
         if turn < reassignments:
             state = _reassign(problem, bank)
-            _, state = _rescale(problem, state, bank)
+            state, _ = _rescale(problem, state, bank)
     left, bank, state = min(found, key=lambda candidate: candidate[0])
     total = float((problem.weights * problem.variance).sum())
     return GroupFit(
@@ -61,22 +63,31 @@ def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4, shari
     )
 
 
-def _filters(problem: Problem, state: Assignment, bank: Tensor) -> Tensor:
-    """`M_o ∘ F_p(o)`, `(N, D)`, not scaled."""
-    return bank[state.primary] * problem.masks[state.mask]
+@dataclass(frozen=True, eq=False)
+class _Cut:
+    """The outputs of one mask, the inputs that it keeps, and the covariance of these."""
+
+    outputs: Tensor
+    at: Tensor
+    metric: Metric
 
 
-def _rescale(problem: Problem, state: Assignment, bank: Tensor) -> tuple[Tensor, Assignment]:
-    filters = _filters(problem, state, bank)
-    energy = ((filters @ problem.covariance) * filters).sum(1)
-    scale = (filters * problem.cross.T).sum(1) / energy.clamp_min(_TINY)
-    return filters, Assignment(mask=state.mask, primary=state.primary, scale=scale)
+def _cuts(problem: Problem, state: Assignment) -> Iterator[_Cut]:
+    for mask in sorted(set(state.mask.tolist())):
+        at = problem.support(mask)
+        yield _Cut((state.mask == mask).nonzero().flatten(), at, problem.metric.on(at))
 
 
-def _loss(problem: Problem, filters: Tensor) -> float:
-    energy = ((filters @ problem.covariance) * filters).sum(1).clamp_min(_TINY)
-    explained = (filters * problem.cross.T).sum(1).square() / energy
-    return float((problem.weights * (problem.variance - explained).clamp_min(0)).sum())
+def _rescale(problem: Problem, state: Assignment, bank: Tensor) -> tuple[Assignment, float]:
+    """The best scale of every output, and the loss that it leaves."""
+    energy, along = torch.zeros_like(problem.variance), torch.zeros_like(problem.variance)
+    for cut in _cuts(problem, state):
+        filters = bank[state.primary[cut.outputs]][:, cut.at]
+        energy[cut.outputs] = (cut.metric.times(filters) * filters).sum(1)
+        along[cut.outputs] = (filters * problem.cross[cut.at][:, cut.outputs].T).sum(1)
+    energy = energy.clamp_min(_TINY)
+    left = problem.weights * (problem.variance - along.square() / energy).clamp_min(0)
+    return Assignment(mask=state.mask, primary=state.primary, scale=along / energy), float(left.sum())
 
 
 def _reassign(problem: Problem, bank: Tensor) -> Assignment:
@@ -85,9 +96,10 @@ def _reassign(problem: Problem, bank: Tensor) -> Assignment:
     for slot in problem.slots:
         losses = []
         for kind in slot:
-            filters = bank * problem.masks[kind]  # (P, D)
-            energy = ((filters @ problem.covariance) * filters).sum(1).clamp_min(_TINY)
-            explained = (problem.cross.T @ filters.T).square() / energy  # (N, P)
+            at = problem.support(kind)
+            filters = bank[:, at]
+            energy = (problem.metric.on(at).times(filters) * filters).sum(1).clamp_min(_TINY)
+            explained = (problem.cross[at].T @ filters.T).square() / energy  # (N, P)
             losses.append(problem.weights[:, None] * (problem.variance[:, None] - explained))
         cost, choice = torch.stack(losses).min(0)
         costs.append(cost)
@@ -101,41 +113,36 @@ def _solve(problem: Problem, state: Assignment, start: Tensor) -> Tensor:
     """All primaries by preconditioned conjugate gradients, `(P, D)`."""
     curvature = problem.weights * state.scale.square()  # beta_o, (N,)
     curvature = curvature.clamp_min(1e-8 * float(curvature.mean()) + _TINY)
-    masks = problem.masks[state.mask]
-    groups = []  # outputs of one mask, its inputs, the covariance on them
-    for t in sorted(set(state.mask.tolist())):
-        at = problem.support(t)
-        groups.append(((state.mask == t).nonzero().flatten(), at, problem.covariance[at][:, at]))
+    cuts = list(_cuts(problem, state))
     right = torch.zeros_like(start)
-    right.index_add_(0, state.primary, (problem.weights * state.scale)[:, None] * masks * problem.cross.T)
+    for cut in cuts:
+        wanted = torch.zeros(len(cut.outputs), start.shape[1], dtype=start.dtype)
+        factor = (problem.weights * state.scale)[cut.outputs]
+        wanted[:, cut.at] = factor[:, None] * problem.cross[cut.at][:, cut.outputs].T
+        right.index_add_(0, state.primary[cut.outputs], wanted)
     share = torch.zeros_like(start[:, 0]).index_add_(0, state.primary, curvature).clamp_min(_TINY)
 
     def apply(bank: Tensor) -> Tensor:
         out = torch.zeros_like(bank)
-        for outputs, at, covariance in groups:
-            padded = torch.zeros(len(outputs), bank.shape[1], dtype=bank.dtype)
-            padded[:, at] = curvature[outputs, None] * (bank[state.primary[outputs]][:, at] @ covariance)
-            out.index_add_(0, state.primary[outputs], padded)
+        for cut in cuts:
+            padded = torch.zeros(len(cut.outputs), bank.shape[1], dtype=bank.dtype)
+            filters = bank[state.primary[cut.outputs]][:, cut.at]
+            padded[:, cut.at] = curvature[cut.outputs, None] * cut.metric.times(filters)
+            out.index_add_(0, state.primary[cut.outputs], padded)
         return out
 
-    average = torch.zeros_like(problem.covariance)
-    for outputs, at, covariance in groups:
-        average[at[:, None], at] += curvature[outputs].sum() * covariance
-    average /= share.sum()
-    used = torch.zeros(len(average), dtype=torch.bool).index_fill_(0, masks.any(0).nonzero().flatten(), True)
-    average.diagonal().add_(torch.where(used, 1e-6 * average.diagonal().mean(), average.diagonal().mean()))
-    factor = cholesky(average)
+    nearly = problem.metric.averaged([(cut.at, curvature[cut.outputs].sum() / share.sum()) for cut in cuts])
 
     def precondition(residual: Tensor) -> Tensor:
-        return torch.cholesky_solve(residual.T, factor).T / share[:, None]
+        return nearly(residual.T).T / share[:, None]
 
     bank = start.clone()
     residual = right - apply(bank)
     direction = step = precondition(residual)
     energy = (residual * step).sum(1)
     goal = (1e-9 if bank.dtype == torch.float64 else 1e-5) * (right * precondition(right)).sum(1) + _TINY
-    # Each step costs a product with H: large layers take what a few steps give.
-    for _ in range(60 if bank.dtype == torch.float64 else 15):
+    # Each step costs a product with H: large layers take what a few steps give, and of samples the average is exact.
+    for _ in range(60 if bank.dtype == torch.float64 else 6 if isinstance(problem.metric, Factored) else 15):
         if bool((energy <= goal).all()):
             break
         image = apply(direction)

@@ -12,14 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import rustworkx
 import torch
-from scipy.optimize import linear_sum_assignment
+from scipy.optimize import linear_sum_assignment, linprog
+from scipy.sparse import csr_array
 from torch import Tensor
 
+from vfconvert.errors import FitError
 from vfconvert.ops.problem import Problem
 from vfconvert.ops.sharing import Sharing
 
 _NEAREST = 24  # partners considered per output where a layer is too large for the complete graph
 _COMPLETE = 160  # outputs up to which every pair is considered
+_HUNGARIAN = 1024  # outputs up to which slots are filled by the Hungarian method alone
 _UNIT = 10**9  # costs are scaled to integers of about this size: the matching is then exact and deterministic
 
 
@@ -157,8 +160,7 @@ def _hungarian_pairs(cost: np.ndarray) -> list[tuple[int, int]]:
 def _fill_slots(problem: Problem, sharing: Sharing, sweeps: int = 3) -> Assignment:
     count, slots, size = problem.outputs, len(problem.slots), problem.primaries
     choices = [_slot_loss(problem, slot) for slot in range(slots)]
-    losses = torch.stack([loss for _, loss in choices], 1).repeat_interleave(size, 1)  # (N, slots * P)
-    slot = torch.from_numpy(linear_sum_assignment(losses.double().numpy())[1]) // size
+    slot = _into_slots(torch.stack([loss for _, loss in choices], 1).double().numpy(), size)
     mask = torch.stack([choice for choice, _ in choices])[slot, torch.arange(count)]
     members = [(slot == s).nonzero().flatten() for s in range(slots)]
     between = _PairTable(mask)
@@ -188,11 +190,35 @@ def _fill_slots(problem: Problem, sharing: Sharing, sweeps: int = 3) -> Assignme
     return Assignment(mask=mask, primary=primary, scale=scale)
 
 
+def _into_slots(losses: np.ndarray, size: int) -> Tensor:
+    """The slot `(N,)` of every output, at most `size` in each, of least total `losses` `(N, slots)`.
+
+    Of many outputs as a transport problem, whose basic solutions are whole numbers: there the Hungarian method on
+    `size` equal columns of each slot takes minutes.
+    """
+    count, slots = losses.shape
+    if count <= _HUNGARIAN:
+        return torch.from_numpy(linear_sum_assignment(losses.repeat(size, 1))[1]) // size
+    entry = np.arange(count * slots)
+    each = csr_array((np.ones(len(entry)), (entry // slots, entry)))
+    room = csr_array((np.ones(len(entry)), (entry % slots, entry)))
+    scaled = losses.ravel() / max(float(np.abs(losses).max()), 1e-300)
+    solved = linprog(
+        scaled, A_eq=each, b_eq=np.ones(count), A_ub=room, b_ub=np.full(slots, size), bounds=(0, 1), method="highs-ds"
+    )
+    if solved.x is None:
+        raise FitError(f"the outputs of a layer could not be assigned ({solved.message}); report it")
+    return torch.from_numpy(solved.x.reshape(count, slots).argmax(1))
+
+
 class _PairTable:
     """Looks pair costs up for outputs whose masks are settled."""
 
     def __init__(self, mask: Tensor) -> None:
         self._mask = mask
+        self._place = torch.zeros_like(mask)  # of every output among those of its mask
+        for kind in _distinct(mask):
+            self._place[mask == kind] = torch.arange(int((mask == kind).sum()))
         self._tables: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def _table(self, sharing: Sharing, t: int, u: int) -> tuple[Tensor, Tensor]:
@@ -201,7 +227,8 @@ class _PairTable:
                 cost, ratio = self._tables[u, t]
                 self._tables[t, u] = cost.T, 1 / ratio.T
             else:
-                self._tables[t, u] = sharing.cost(t, u)
+                own = [(self._mask == kind).nonzero().flatten() for kind in (t, u)]
+                self._tables[t, u] = sharing.cost(t, u, *own)
         return self._tables[t, u]
 
     def _gather(self, sharing: Sharing, rows: Tensor, columns: Tensor, which: int) -> Tensor:
@@ -210,7 +237,7 @@ class _PairTable:
             for u in _distinct(self._mask[columns]):
                 at, to = (self._mask[rows] == t).nonzero(), (self._mask[columns] == u).nonzero().flatten()
                 table = self._table(sharing, t, u)[which]
-                out[at, to] = table[rows[at], columns[to]].double()
+                out[at, to] = table[self._place[rows[at]], self._place[columns[to]]].double()
         return out
 
     def cost(self, sharing: Sharing, rows: Tensor, columns: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vfconvert.ops.metric import Factored
 from vfconvert.specs import ConvGeometry
 
 _BLOCK = 8192  # rows multiplied in float32 before they are added up in float64
@@ -21,11 +22,11 @@ _BLOCK = 8192  # rows multiplied in float32 before they are added up in float64
 class Moments:
     """Moments of one group: inputs `(D,)`, targets `(N,)`, all float64.
 
-    `covariance` `(D, D)`, `cross` `(D, N)`, `input_mean` `(D,)`, `target_mean` `(N,)`, `target_variance` `(N,)`, taken
-    over `count` samples.
+    `covariance` `(D, D)`, or the samples in its place, these and `cross` then in float32; `cross` `(D, N)`,
+    `input_mean` `(D,)`, `target_mean` `(N,)`, `target_variance` `(N,)`, taken over `count` samples.
     """
 
-    covariance: Tensor
+    covariance: Tensor | Factored
     cross: Tensor
     input_mean: Tensor
     target_mean: Tensor
@@ -75,6 +76,39 @@ class MomentSum:
             target_mean=(t_mean + self._shift[1].to(t_mean)).cpu(),
             target_variance=(self._target_square / n - t_mean.square()).clamp_min(0).cpu(),
             count=n,
+        )
+
+
+class SampleSum:
+    """As `MomentSum` where there are fewer samples than inputs: keeps the first `most` samples, whose size it takes."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._count = most, 0
+        self._kept: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, inputs: Tensor, targets: Tensor) -> None:
+        """Add samples: `inputs` `(S, D)`, `targets` `(S, N)`."""
+        taken = min(len(inputs), self._most - self._count)
+        if taken:
+            self._kept.append((inputs[:taken].float().cpu(), targets[:taken].float().cpu()))
+            self._count += taken
+
+    def result(self) -> Moments:
+        """The moments of all that was added (at least one sample); asked for once."""
+        if not self._kept:
+            raise ValueError("moments of no samples, or taken twice: add() first, and call result() once")
+        x, t = (torch.cat(parts) for parts in zip(*self._kept, strict=True))
+        self._kept.clear()
+        x_mean, t_mean = x.double().mean(0), t.double().mean(0)
+        x.sub_(x_mean.float()).div_(len(x) ** 0.5)
+        t.sub_(t_mean.float()).div_(len(t) ** 0.5)
+        return Moments(
+            covariance=Factored(x),
+            cross=x.T @ t,
+            input_mean=x_mean,
+            target_mean=t_mean,
+            target_variance=t.double().square().sum(0),
+            count=len(x),
         )
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vfconvert.ops.cholesky import cholesky
+from vfconvert.ops.metric import Factored, Metric, mean_diagonal, metric_of, raised
 from vfconvert.ops.moments import Moments
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
@@ -32,11 +32,12 @@ _LARGE_SIDE = 1500  # inputs of a filter, whatever its outputs are
 class Problem:
     """Moments of one group with what the spec allows.
 
-    `covariance` `(D, D)` has its ridge; `cross` `(D, N)`, `variance` `(N,)`, `weights` `(N,)`; `masks` `(T, D)` bool,
-    mask `t = crop * choices + window`; `slots`: for each of the `s n` outputs of a primary the masks it may have.
+    `covariance` `(D, D)`, or the samples in its place, has its ridge; `cross` `(D, N)`, `variance` `(N,)`,
+    `weights` `(N,)`; `masks` `(T, D)` bool, mask `t = crop * choices + window`; `slots`: for each of the `s n`
+    outputs of a primary the masks it may have.
     """
 
-    covariance: Tensor
+    covariance: Tensor | Factored
     cross: Tensor
     variance: Tensor
     weights: Tensor
@@ -58,18 +59,16 @@ class Problem:
         Where samples are scarce, white inputs that the old weight `(N, D)` answers are mixed in: the fit then holds
         to that weight in all directions that the samples do not show.
         """
-        size = moments.covariance.shape[0]
-        work = size * size * moments.cross.shape[1]
+        size, outputs = moments.cross.shape
+        work = size * size * outputs
         large = work >= _LARGE or size >= _LARGE_SIDE  # a factorisation takes D^3, whatever N is
         dtype = torch.float32 if large else torch.float64
-        ridge = RIDGE * moments.covariance.diagonal().mean().clamp_min(1e-12)
-        covariance = moments.covariance.clone()
-        covariance.diagonal().add_(ridge)
+        typical = mean_diagonal(moments.covariance)
+        white = 0.0
         cross, variance = moments.cross, moments.target_variance
         scarcity = max(0.0, size / moments.count - 1 / SCARCE)
         if old_weight is not None and scarcity > 0:
-            white = _TRUST * scarcity * moments.covariance.diagonal().mean()
-            covariance.diagonal().add_(white)
+            white = _TRUST * scarcity * typical
             cross = cross + white * old_weight.T.to(cross)
             variance = variance + white * old_weight.to(variance).square().sum(1)
         # A constant or dead output still needs some weight, or its primary would be undetermined.
@@ -77,7 +76,7 @@ class Problem:
         floor = 1e-6 * energy.mean().clamp_min(1e-12)
         weights = energy.clamp_min(float(floor)) / variance.clamp_min(1e-12 + 1e-9 * float(variance.mean()))
         return cls(
-            covariance=covariance.to(dtype),
+            covariance=raised(moments.covariance, RIDGE * typical + white, dtype),
             cross=cross.to(dtype),
             variance=variance.to(dtype),
             weights=(weights / weights.mean()).to(dtype),
@@ -91,6 +90,11 @@ class Problem:
         other = replace(self, primaries=primaries)
         vars(other).update({name: vars(self)[name] for name in ("unshared", "unshared_loss") if name in vars(self)})
         return other
+
+    @cached_property
+    def metric(self) -> Metric:
+        """The covariance to compute with."""
+        return metric_of(self.covariance)
 
     @property
     def outputs(self) -> int:
@@ -107,8 +111,7 @@ class Problem:
         found = []
         for mask in range(len(self.masks)):
             at = self.support(mask)
-            factor = cholesky(self.covariance[at][:, at])
-            found.append(torch.cholesky_solve(self.cross[at], factor))
+            found.append(self.metric.on(at).solve(self.cross[at]))
         return tuple(found)
 
     @cached_property

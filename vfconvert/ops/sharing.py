@@ -20,7 +20,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vfconvert.ops.cholesky import cholesky
+from vfconvert.ops.metric import Pencil
 from vfconvert.ops.problem import Problem
 
 _RATIOS = 2.0 ** torch.arange(-7, 7.01, 0.5)  # of the typical ratio
@@ -31,67 +31,58 @@ class Sharing:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._coordinates: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+        self._pencils: dict[tuple[int, int], tuple[Pencil, Tensor]] = {}
 
-    def cost(self, first: int, second: int) -> tuple[Tensor, Tensor]:
+    def cost(
+        self, first: int, second: int, rows: Tensor | None = None, columns: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Cost and best signed ratio, `(N, N)` each: row `a` under mask `first`, column `b` under mask `second`.
 
-        The ratio is `alpha_b / alpha_a`. Zero cost where the masks share nothing.
+        The ratio is `alpha_b / alpha_a`. Zero cost where the masks share nothing. `rows` and `columns` are the outputs
+        that are asked for, all where None.
         """
         problem = self._problem
+        every = torch.arange(problem.outputs)
+        rows, columns = every if rows is None else rows, every if columns is None else columns
         if not (problem.masks[first] & problem.masks[second]).any():
-            zero = problem.cross.new_zeros(problem.outputs, problem.outputs)
+            zero = problem.cross.new_zeros(len(rows), len(columns))
             return zero, torch.ones_like(zero)
-        eigenvalues, a, b = self._diagonal(first, second)
-        lengths = b.norm(dim=0).median() / a.norm(dim=0).median().clamp_min(1e-20)
+        pencil, shared = self._pencil(first, second)
+        cores = self._core(first, shared, rows), self._core(second, shared, columns)
+        eigenvalues, (a, b) = pencil.eigenvalues, (pencil.turn @ core for core in cores)
+        beside, own, other = pencil.beside(*cores), pencil.length(cores[0]), pencil.length(cores[1])
+        sizes = (a.square().sum(0) + own).sqrt().median(), (b.square().sum(0) + other).sqrt().median()
+        lengths = sizes[1] / sizes[0].clamp_min(1e-20)
         best = torch.full((a.shape[1], b.shape[1]), float("inf"), dtype=a.dtype)
         ratio = torch.ones_like(best)
         step = 1 if a.dtype == torch.float64 else 2  # large layers: half as many, the cost is flat around its least
         for rho in (_RATIOS[::step].to(a) * lengths).tolist():
-            weight = (eigenvalues / (eigenvalues + rho * rho))[:, None]  # (R, 1)
-            mixed = (a * weight).T @ b  # (N, N)
-            left = rho * rho * (a.square() * weight).sum(0)[:, None] + (b.square() * weight).sum(0)[None]
+            weight, unit = (eigenvalues / (eigenvalues + rho * rho))[:, None], 1 / (1 + rho * rho)  # (R, 1)
+            mixed = (a * weight).T @ b + unit * beside  # (N, N)
+            left = rho * rho * ((a.square() * weight).sum(0) + unit * own)[:, None]
+            left = left + ((b.square() * weight).sum(0) + unit * other)[None]
             cost = left - 2 * rho * mixed.abs()
             better = cost < best
             best = torch.where(better, cost, best)
             ratio = torch.where(better, rho * mixed.sign(), ratio)
         scale = problem.weights.sqrt()
-        return best.clamp_min(0), ratio * scale[:, None] / scale[None]
+        return best.clamp_min(0), ratio * scale[rows, None] / scale[columns]
 
-    def _diagonal(self, first: int, second: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Eigenvalues `(R,)` and the weighted cores of all outputs, `(R, N)`, in diagonal coordinates."""
+    def _pencil(self, first: int, second: int) -> tuple[Pencil, Tensor]:
+        """The two metrics on the shared inputs, both diagonal, and these inputs `(R,)`."""
         key = (first, second)
-        if key not in self._coordinates:
+        if key not in self._pencils:
             problem = self._problem
             shared = (problem.masks[first] & problem.masks[second]).nonzero().flatten()
-            lower = cholesky(self._metric(second, shared))
-            half = torch.linalg.solve_triangular(lower, self._metric(first, shared), upper=False)
-            both = torch.linalg.solve_triangular(lower, half.T.contiguous(), upper=False)
-            eigenvalues, vectors = torch.linalg.eigh((both + both.T) / 2)
-            turn = vectors.T @ lower.T  # (R, R)
-            cores = [turn @ self._core(mask, shared) * problem.weights.sqrt() for mask in key]
-            self._coordinates[key] = eigenvalues.clamp_min(1e-9), cores[0], cores[1]
-        return self._coordinates[key]
+            found = problem.metric.pencil(problem.support(first), problem.support(second), shared)
+            self._pencils[key] = found, shared
+        return self._pencils[key]
 
-    def _metric(self, mask: int, shared: Tensor) -> Tensor:
-        """`S`: the covariance on the shared inputs with the mask's other inputs eliminated, `(R, R)`."""
+    def _core(self, mask: int, shared: Tensor, outputs: Tensor) -> Tensor:
+        """The shared part of the unshared best filters of some outputs, by the root of their weight: `(R, n)`."""
         problem = self._problem
-        own = problem.masks[mask].clone()
-        own[shared] = False
-        at = own.nonzero().flatten()
-        metric = problem.covariance[shared][:, shared]
-        if len(at):
-            across = problem.covariance[at][:, shared]
-            factor = cholesky(problem.covariance[at][:, at])
-            half = torch.linalg.solve_triangular(factor, across, upper=False)
-            metric = metric - half.T @ half
-        metric = (metric + metric.T) / 2
-        metric.diagonal().add_(1e-7 * metric.diagonal().mean())
-        return metric
-
-    def _core(self, mask: int, shared: Tensor) -> Tensor:
-        """The shared part of every output's unshared best filter, `(R, N)`."""
-        position = torch.full((self._problem.masks.shape[1],), -1)
-        support = self._problem.support(mask)
+        position = torch.full((problem.masks.shape[1],), -1)
+        support = problem.support(mask)
         position[support] = torch.arange(len(support))
-        return self._problem.unshared[mask][position[shared]]
+        best = problem.unshared[mask] if len(outputs) == problem.outputs else problem.unshared[mask][:, outputs]
+        return best[position[shared]] * problem.weights.sqrt()[outputs]

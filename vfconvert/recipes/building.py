@@ -25,6 +25,7 @@ from vfconvert.errors import (
 )
 from vfconvert.loading.architectures import build_architecture
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.flattened import with_flattened_convs
 from vfconvert.recipes.recipe import LayerRecipe, Recipe, damaged, shown
 from vfconvert.rewriting import replace_module
 from vfconvert.specs import ConvGeometry
@@ -41,17 +42,19 @@ Shapes = Mapping[str, tuple[int, ...]]
 def rebuilt(recipe: Recipe, header: Shapes, like: nn.Module | None, path: Path) -> nn.Module:
     """The original network with its layers replaced; nothing large is made before all sizes are known to fit."""
     if like is not None:
-        _match(like, recipe, header, path)
+        original = _convolved(like, recipe, path)
+        _match(original, recipe, header, path)
         if any(tensor.is_meta for tensor in tensors_of(like).values()):
             raise ArchitectureError("like= is on the meta device and cannot be filled; give a network with numbers")
-        model = copy.deepcopy(like).cpu()
+        model = copy.deepcopy(original).cpu()
     else:
         name = _known_architecture(recipe, path)
         with _few_modules(_MODULES_PER_TENSOR * (len(header) + 1)):
             with _Sketch():
                 sketch = build_architecture(name, recipe.architecture_arguments)
-            _match(sketch, recipe, header, path)
-            model = build_architecture(name, recipe.architecture_arguments)
+            _match(_convolved(sketch, recipe, path), recipe, header, path)
+            built = build_architecture(name, recipe.architecture_arguments)
+            model = _convolved(built, recipe, path)
     with torch.random.fork_rng(devices=[]):
         for layer in recipe.layers:
             new = VersatileConv2d(layer.geometry, layer.spec, scale=layer.scale)
@@ -59,6 +62,20 @@ def rebuilt(recipe: Recipe, header: Shapes, like: nn.Module | None, path: Path) 
                 new.order = torch.arange(layer.geometry.group_inputs)
             replace_module(model, layer.name, new)
     return model
+
+
+def _convolved(original: nn.Module, recipe: Recipe, path: Path) -> nn.Module:
+    """The network with those Linear layers as convolutions that are so in the file; a copy where there are any."""
+    modules = dict(original.named_modules(remove_duplicate=False))
+    for name, features in recipe.linear.items():
+        linear = modules.get(name)
+        if type(linear) is not nn.Linear or not name or linear.in_features != prod(features):
+            what = "is not there" if linear is None else f"is {linear}"
+            raise StateDictMismatchError(
+                f"{path}: {shown(name)} {what} in the architecture, expected a Linear of {prod(features)} inputs; "
+                f"{OTHER}"
+            )
+    return with_flattened_convs(original, recipe.linear) if recipe.linear else original
 
 
 def _known_architecture(recipe: Recipe, path: Path) -> str:

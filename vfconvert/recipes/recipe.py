@@ -7,7 +7,7 @@ import dataclasses
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -17,7 +17,7 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 
 SCHEMA = 1
 KEY = "vfconvert"  # of the recipe in the header
-_ADDED = ("group_primaries", "whole_window")  # fields of a spec that files of before do not have
+_ADDED = ("group_primaries", "whole_window", "linear")  # fields that files of before do not have
 KNOWN_VARIANTS = (*VARIANTS, PLAIN)
 _SHOWN = 80  # characters of a value in a message
 
@@ -51,7 +51,10 @@ class LayerRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """All that rebuilds a converted network but its numbers. `shared`: the name under which a tensor is stored."""
+    """All that rebuilds a converted network but its numbers. `shared`: the name under which a tensor is stored.
+
+    `linear`: the Linear layers that are convolutions of a flattened map, and the map's `(C, h, w)`.
+    """
 
     schema: int
     architecture: str | None
@@ -60,6 +63,7 @@ class Recipe:
     layers: tuple[LayerRecipe, ...]
     shared: Mapping[str, str]
     metadata: Mapping[str, str]
+    linear: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
 
 def read_recipe(text: str | None, path: Path) -> Recipe:
@@ -97,7 +101,7 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
     arguments = get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
-        names = [field.name for field in dataclasses.fields(kind)]
+        names = [each.name for each in dataclasses.fields(kind)]
         given = _of_type(dict, value, where)
         if wrong := next((name for name in names if name not in given and name not in _ADDED), None):
             raise FieldError(f"{where} has no {wrong!r}")
@@ -147,6 +151,9 @@ def _check(recipe: Recipe) -> None:
         raise FieldError("recipe.layers is empty")
     if min(recipe.input_shape) < 1:
         raise FieldError(f"recipe.input_shape: got {shown(recipe.input_shape)}, expected numbers above 0")
+    for name, features in recipe.linear.items():
+        if min(features) < 1:
+            raise FieldError(f"linear {shown(name)}: got {shown(features)}, expected numbers above 0")
     seen = set[str]()
     for layer in recipe.layers:
         where, g = f"layer {shown(layer.name)}", layer.geometry

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.profile import LayerProfile, Profile
-from vfconvert.analysis.totals import Totals, ordinary_macs, versatile_macs
+from vfconvert.analysis.totals import Totals, ordinary_macs, ordinary_numbers, versatile_macs
 from vfconvert.ledger import flag_of
 from vfconvert.measuring.timing import Timing
 from vfconvert.nn import VersatileConv2d
@@ -106,6 +106,22 @@ def layer_rows(
     return tuple(rows)
 
 
+def linear_rows(linears: Iterable[Keep], before: Totals) -> tuple[LayerRow, ...]:
+    """One row for every Linear on a flattened map that stays one; it is computed once for each image."""
+    numbers = before.numbers.parameters
+    return tuple(
+        replace(
+            _kept(keep, None),
+            shape=f"{keep.geometry.weight_numbers // keep.geometry.out_channels}->{keep.geometry.out_channels}",
+            macs_before=keep.geometry.weight_numbers,
+            macs_after=keep.geometry.weight_numbers,
+            parameters_share=ordinary_numbers(keep.geometry) / numbers if numbers else 0.0,
+            macs_share=keep.geometry.weight_numbers / before.macs_executed if before.macs_executed else None,
+        )
+        for keep in linears
+    )
+
+
 def _parameters(decision: Decision, layers: Profile) -> int:
     """Weight and bias; of tied tensors only those that no other name has been counted for."""
     geometry = decision.geometry
@@ -182,6 +198,13 @@ def layout_warning(channels_last: bool) -> tuple[str, ...]:
         "The original takes images with their channels last, (B, H, W, C); the files written take (B, C, H, W). "
         "Transpose the images, or put a transposition before the network.",
     )
+
+
+def linears_unknown(*, asked: bool, traced: bool) -> tuple[str, ...]:
+    """What `--linear` cannot do in a network that is not traced, a sentence or none."""
+    if not asked or traced:
+        return ()
+    return ("--linear: which Linear reads a flattened map is not known without a trace, so all stay as they are",)
 
 
 def warnings_of(

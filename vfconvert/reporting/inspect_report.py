@@ -37,6 +37,7 @@ class InspectReport:
     latency: float | None
     layers: tuple[LayerOptions, ...]
     kept: tuple[LayerRow, ...]
+    linears: tuple[LayerRow, ...] = ()  # Linear layers on flattened maps, kept
     frontiers: tuple[Frontier, ...]
     uniform: tuple[tuple[str, Point], ...] = ()
     images: ImagesReport | None = None

@@ -35,7 +35,7 @@ def render_inspect(report: InspectReport, *, verbose: bool = False) -> Group:
     if report.layers:
         parts.append(options_table(report) if verbose else kinds_table(report))
         parts.extend([*_how_to_read(report), Text()])
-    parts.extend(ledger(report.kept, verbose=verbose, others=len(report.layers)))
+    parts.extend(ledger(report.kept, verbose=verbose, others=len(report.layers), linears=report.linears))
     parts.append(Text())
     for frontier in report.frontiers:
         parts.append(Text(f"Least damage by {COSTS.get(frontier.cost, frontier.cost)}", style="bold"))

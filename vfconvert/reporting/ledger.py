@@ -17,16 +17,20 @@ _MOST_NAMES = 3
 _UNKNOWN = "-"
 
 
-def ledger(rows: Sequence[LayerRow], *, verbose: bool, others: int = 0) -> Iterator[RenderableType]:
+def ledger(
+    rows: Sequence[LayerRow], *, verbose: bool, others: int = 0, linears: Sequence[LayerRow] = ()
+) -> Iterator[RenderableType]:
     """Kept layers by reason, or with `verbose` one by one, with their shares; nothing where none of `rows` is kept.
 
-    `others`: layers that are not among `rows`. The share of a group and the last line are sums of `parameters_share`
-    and `macs_share`.
+    `linears` are Linear layers that are kept besides. `others`: layers that are not among `rows`. The share of a group
+    and the last line are sums of `parameters_share` and `macs_share`.
     """
     kept = [row for row in rows if row.decision == "keep"]
-    if not kept:
+    if not kept and not linears:
         return
-    yield Text(f"Kept: {whole(len(kept))} of {plural(len(rows) + others, 'Conv2d layer')}", style="bold")
+    besides = f" and {plural(len(linears), 'Linear layer')}" if linears else ""
+    yield Text(f"Kept: {whole(len(kept))} of {plural(len(rows) + others, 'Conv2d layer')}{besides}", style="bold")
+    kept += linears
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("MACs", justify="right", no_wrap=True)

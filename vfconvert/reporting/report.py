@@ -235,6 +235,7 @@ class ConversionReport:
     input: FileReport
     input_shape: tuple[int, ...]
     layers: tuple[LayerRow, ...]
+    linears: tuple[LayerRow, ...] = ()  # Linear layers on flattened maps, kept
     before: Size
     after: Size
     images: ImagesReport | None = None

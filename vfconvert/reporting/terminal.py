@@ -25,7 +25,7 @@ def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     """The whole report; `verbose` lists every layer and how the result came about."""
     parts: list[RenderableType] = [*_headline(report), totals_table(report), *_notes(report)]
     parts.extend([layers_table(report)] if verbose else [Text(), *layers_summary(report)])
-    parts.extend([*ledger(report.layers, verbose=verbose), Text()])
+    parts.extend([*ledger(report.layers, verbose=verbose, linears=report.linears), Text()])
     parts.extend(budget_lines(report.budget))
     parts.extend(training_lines(report.training))
     parts.extend(_speed(report))
