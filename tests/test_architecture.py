@@ -13,7 +13,7 @@ PACKAGE = ROOT / "vfconvert"
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
     *("errors", "user_code", "version", "progress", "silence"),
-    *("specs", "overrides", "targets", "training_options", "options"),
+    *("specs", "overrides", "targets", "gates", "training_options", "options"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
@@ -26,6 +26,7 @@ ORDER = (
         "quantizing",
         "benching",
         "reporting",
+        "gating",
         "inputs",
         "plan_choice",
         "plan_search",
@@ -38,6 +39,7 @@ ORDER = (
         "tuning_start",
         "tuning",
         "pipeline",
+        "config",
         "cli",
         "__main__",
     ),
@@ -45,7 +47,7 @@ ORDER = (
 MOST_LINES = 300
 HEAVY = (
     *("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn"),
-    *("matplotlib", "torchmetrics"),
+    *("matplotlib", "torchmetrics", "yaml"),
 )
 
 

@@ -15,6 +15,24 @@ class VfconvertError(Exception):
     exit_code = 1
 
 
+class GateError(VfconvertError):
+    """A gate failed: the network was converted and measured, and a figure is not within the limit asked for."""
+
+    exit_code = 3
+
+
+class ConfigError(VfconvertError):
+    """A recipe (`--config`) that cannot be read, or that says what no option takes."""
+
+    exit_code = 4
+
+
+class UncheckableGateError(VfconvertError):
+    """A gate that the run could not check, since it would not measure the figure, or that could never fail."""
+
+    exit_code = 5
+
+
 class NotAModelError(VfconvertError):
     """The file is none of the formats that hold a model."""
 

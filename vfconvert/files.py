@@ -67,6 +67,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)  # after the rename there is nothing of this name
 
 
+class Discarded(Exception):  # noqa: N818
+    """Raised within `atomic_path`, and suppressed outside, to leave without the file appearing; no error."""
+
+
 def read_head(path: Path, count: int, expected: str) -> bytes:
     """The first `count` bytes of a model file; `expected` says in messages what the file should be.
 

@@ -44,4 +44,4 @@ def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
     if "safetensors" in files:
         written.append(("--output", readable_of(files["safetensors"])))
     written += [("--output", path) for path in precision_paths(options).values()]
-    return [*written, ("--report", options.report), ("--costs", new_costs)]
+    return [*written, ("--report", options.report), ("--junit", options.junit), ("--costs", new_costs)]

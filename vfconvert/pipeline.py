@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from vfconvert.analysis.profile import profile
 from vfconvert.analysis.totals import Totals, measure, planned
 from vfconvert.budget.targets import allowed_by
 from vfconvert.delivery import Delivery, deliver
-from vfconvert.files import atomic_path
+from vfconvert.files import Discarded, atomic_path
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
+from vfconvert.gating import check_gates, gated
 from vfconvert.inputs import Images, images_of
 from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
@@ -39,6 +40,7 @@ from vfconvert.reporting.describe import (
     warnings_of,
 )
 from vfconvert.reporting.json_report import write_json
+from vfconvert.reporting.junit import write_junit
 from vfconvert.reporting.report import (
     AgreementReport,
     ArtefactReport,
@@ -63,10 +65,12 @@ def convert(
 ) -> ConversionReport | None:
     """Convert one model file as `options` say; write the ONNX file and the JSON report; return the report.
 
-    Outputs appear only when the exported file has been verified. Of several processes that train together the first
-    writes and reports; the others return None. Raises the errors of `vfconvert.errors`.
+    Files appear only when they are verified and pass the gates (or not, with `keep_on_fail`); reports always. Of all
+    processes that train together the first writes and reports; the others return None. Raises the errors of
+    `vfconvert.errors`; a failed gate raises nothing and is in the report.
     """
     check_plan_options(options)
+    check_gates(options)
     ranks = Ranks.of_environment() if options.training.epochs and not options.dry_run else Ranks()
     if options.device == "cuda" and ranks.world > 1:
         options = replace(options, device=f"cuda:{ranks.local}")
@@ -105,7 +109,8 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
     if options.save_plan is not None:
         write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
     report = _export(run, trained, images, table)
-    done(options)
+    if not report.discarded:  # else --resume writes it under other gates
+        done(options)
     return report
 
 
@@ -256,8 +261,7 @@ class _Run:
 
 
 def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> ConversionReport:
-    options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
-    run.teacher.cpu()
+    options, teacher, student, example = run.options, run.teacher.cpu(), fitted.model.cpu(), run.example.cpu()
     with run.clock.stage("lower"):
         inference = run.lower(student, example, table)
     metadata = {
@@ -271,7 +275,7 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         "preprocessing": images.report.preprocessing,
     }
     delivery = Delivery(
-        teacher=run.teacher,
+        teacher=teacher,
         student=student,
         inference=inference,
         example=example,
@@ -279,12 +283,18 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         calibration=images.calibration,
         metadata=metadata,
     )
-    with ExitStack() as outputs:  # last in, first out: the report appears after the files that it describes
+    with ExitStack() as outputs:  # last in, first out: reports appear after the files that they describe
         beside = outputs.enter_context(atomic_path(options.report)) if options.report is not None else None
-        with run.clock.stage("export and verify"):
-            artefacts, precisions = deliver(delivery, options, outputs)
-        after = replace(measure(student, example), macs_executed=count_macs(inference.model, example).total)
-        report = replace(run.report(after, fitted, images, artefacts), precisions=precisions)
-        if beside is not None:
-            write_json(report, beside)
+        cases = outputs.enter_context(atomic_path(options.junit)) if options.junit is not None else None
+        with suppress(Discarded), ExitStack() as files:
+            with run.clock.stage("export and verify"):
+                artefacts, precisions = deliver(delivery, options, files)
+            after = replace(measure(student, example), macs_executed=count_macs(inference.model, example).total)
+            report = gated(replace(run.report(after, fitted, images, artefacts), precisions=precisions), options)
+            if beside is not None:
+                write_json(report, beside)
+            if cases is not None:
+                write_junit(report, cases)
+            if report.discarded:
+                raise Discarded
     return report

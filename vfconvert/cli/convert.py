@@ -45,6 +45,7 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) ->
         if given and not others:
             click.echo(warning, err=True)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet or others) as progress:
+        from vfconvert.gating import refuse_failed
         from vfconvert.pipeline import convert as run
 
         report = run(options, progress, Screen(progress, quiet=quiet))
@@ -56,6 +57,7 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) ->
         show(render(report, verbose=verbose))
     elif report.output is not None:
         click.echo(report.output.path)
+    refuse_failed(report)
     return report
 
 
@@ -67,6 +69,9 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
         return [flags[n] for n in names if ctx.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
 
     _check_training(given, values)
+    limits = ("fail_under_saving", "fail_over_drop", "max_latency_ratio", "max_parity_error", "max_size")
+    if values["keep_on_fail"] and all(values[name] in (None, ()) for name in limits):
+        raise click.UsageError("--keep-on-fail says nothing without a gate; add one, like --max-size 5MB, or drop it")
     if values["plan"] is not None:
         if stated := given(*_STATED_BY_A_PLAN):
             raise click.UsageError(

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from vfconvert.cli.gate_options import GATES
 from vfconvert.cli.group import SectionOption
 from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
@@ -211,6 +212,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _speed("--int8", is_flag=True, help="Write the ONNX file in eight bits besides, calibrated on the same images."),
     *TRAINING,
+    *GATES,
     _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing but --save-plan."),
     _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(

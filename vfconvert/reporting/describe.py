@@ -65,6 +65,13 @@ def points_lost(found: AgreementReport) -> float:
     return 100 * found.relative_error
 
 
+def drop_measure(found: AgreementReport) -> str:
+    """What `points_lost` counts."""
+    if found.accuracy_before is not None and found.accuracy_after is not None:
+        return "accuracy lost"
+    return "agreement lost" if found.measure == "top-1 agreement" else "relative error of the outputs"
+
+
 def latency_report(timings: Mapping[str, Timing], *, threads: int, batch: int) -> LatencyReport | None:
     """The timings of the network "before" and "after"; None where there are none."""
     if not timings:

@@ -225,8 +225,29 @@ class TrainingReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GateReport:
+    """One limit that the user set to the result: `name` is the option without dashes, with the cost where it has one.
+
+    `figure` says what `got` is, None where it could not be measured: then the gate has failed. `bound` is "at least" or
+    "at most" of `limit`; `unit` of both is "share" (of 1), "points", "ratio" or "bytes".
+    """
+
+    name: str
+    figure: str
+    unit: str
+    bound: str
+    limit: float
+    got: float | None
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionReport:
-    """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run."""
+    """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run.
+
+    Where a gate failed and files were not to be kept, there is no output and no artefact: `discarded` tells of those
+    that were made, compared and measured, and do not exist.
+    """
 
     command: str
     versions: Mapping[str, str]
@@ -249,4 +270,11 @@ class ConversionReport:
     budget: BudgetReport | None = None
     training: TrainingReport | None = None
     precisions: tuple[PrecisionReport, ...] = ()
+    gates: tuple[GateReport, ...] = ()
+    discarded: tuple[ArtefactReport, ...] = ()
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def failed_gates(self) -> tuple[GateReport, ...]:
+        """The gates that the result does not pass."""
+        return tuple(gate for gate in self.gates if not gate.passed)

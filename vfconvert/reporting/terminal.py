@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfconvert.reporting.budget import budget_lines
+from vfconvert.reporting.gates import discarded_lines, gate_lines
 from vfconvert.reporting.layers import indented, layers_summary, layers_table
 from vfconvert.reporting.ledger import ledger
 from vfconvert.reporting.report import AgreementReport, ConversionReport
@@ -34,7 +35,8 @@ def render(report: ConversionReport, *, verbose: bool = False) -> Group:
     if verbose:
         parts.extend(_provenance(report))
     parts.extend(_warnings(report))
-    parts.extend(_files(report))
+    parts.extend(gate_lines(report))
+    parts.extend([*_files(report), *discarded_lines(report)])
     return Group(*parts)
 
 
@@ -69,7 +71,7 @@ def _add(table: Table, label: str, before: int, after: int, shown: Callable[[int
 
 def _headline(report: ConversionReport) -> Iterator[RenderableType]:
     found = report.agreement
-    if report.output is None:
+    if report.output is None and not report.discarded:
         yield Text("Dry run: these are the decisions; nothing was fitted, nothing is written.", style="bold")
     if found is None:
         return
