@@ -131,7 +131,6 @@ def test_gate_just_missed_is_told_apart_from_its_limit():
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (options(max_size=1, dry_run=True), "--dry-run makes none"),
         (options(max_latency_ratio=0.8, measure=False), "--max-latency-ratio: --no-measure times nothing"),
         (
             options(fail_under_saving=(Saving(cost="latency", share=0.1),), measure=False),
@@ -153,6 +152,13 @@ def test_gate_that_the_run_could_not_check_is_refused(asked, said):
 )
 def test_gates_that_can_be_checked_are_let_be(asked):
     check_gates(asked)
+
+
+def test_dry_run_judges_no_gate_and_says_so():
+    report = gated(FULL, options(max_size=1, dry_run=True))
+    assert (report.gates, report.output) == ((), FULL.output)
+    assert report.warnings[-1].endswith("a dry run makes nothing: none was judged")
+    assert gated(FULL, options(dry_run=True)) == FULL
 
 
 def test_searched_plan_that_falls_short_on_other_images_is_told_and_no_failure():

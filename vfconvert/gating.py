@@ -15,10 +15,6 @@ from vfconvert.verification.parity import FLOAT32_TOLERANCE
 
 def check_gates(options: ConversionOptions) -> None:
     """Raise `UncheckableGateError` where the run that is asked for would not measure what a gate limits."""
-    if not options.gated:
-        return
-    if options.dry_run:
-        raise UncheckableGateError("a gate judges the measured result, and --dry-run makes none; drop one of the two")
     timed = options.max_latency_ratio is not None or any(one.cost == "latency" for one in options.fail_under_saving)
     if timed and not options.measure:
         flag = "--max-latency-ratio" if options.max_latency_ratio is not None else "--fail-under-saving latency"
@@ -37,6 +33,9 @@ def check_gates(options: ConversionOptions) -> None:
 
 def gated(report: ConversionReport, options: ConversionOptions) -> ConversionReport:
     """The report with its gates judged; where one failed, and files are not to be kept, as it is without the files."""
+    if options.dry_run:
+        told = ("gates judge what was made and measured, and a dry run makes nothing: none was judged",)
+        return replace(report, warnings=(*report.warnings, *told)) if options.gated else report
     warnings = (*report.warnings, *_beyond_the_search(report, options))
     report = replace(report, gates=tuple(_gates(report, options)), warnings=warnings)
     if not report.failed_gates or options.keep_on_fail:

@@ -11,16 +11,21 @@ from vfconvert.files import check_writable
 from vfconvert.options import ConversionOptions
 
 
-def check_outputs(options: ConversionOptions) -> None:
-    """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output."""
+def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_recipe: Path | None = None) -> None:
+    """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output.
+
+    `recipe` is the file that `--config` reads, `new_recipe` that of `--save-config`.
+    """
     taken = {options.model.resolve(): "the input model"}
+    if recipe is not None:
+        taken[recipe.resolve()] = "the recipe that --config reads"
     if options.searches:
         check_cache(options)
         taken[(options.damage_cache or cache_path(options.model)).resolve()] = "where damage is kept"
     if options.plan is not None:
         taken[options.plan.resolve()] = "the plan that --plan reads"
     written = [] if options.dry_run else _written(options)
-    for flag, path in (("--save-plan", options.save_plan), *written):
+    for flag, path in (("--save-config", new_recipe), ("--save-plan", options.save_plan), *written):
         if path is None:
             continue
         if path.resolve() in taken:

@@ -86,7 +86,8 @@ def convert(
     if options.save_plan is not None:
         write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
     if options.dry_run or images is None:
-        return run.report(after=planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted))
+        after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted)
+        return gated(run.report(after=after), options)
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
@@ -284,17 +285,15 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         metadata=metadata,
     )
     with ExitStack() as outputs:  # last in, first out: reports appear after the files that they describe
-        beside = outputs.enter_context(atomic_path(options.report)) if options.report is not None else None
-        cases = outputs.enter_context(atomic_path(options.junit)) if options.junit is not None else None
+        wanted = ((write_json, options.report), (write_junit, options.junit))
+        reports = [(write, outputs.enter_context(atomic_path(path))) for write, path in wanted if path is not None]
         with suppress(Discarded), ExitStack() as files:
             with run.clock.stage("export and verify"):
                 artefacts, precisions = deliver(delivery, options, files)
             after = replace(measure(student, example), macs_executed=count_macs(inference.model, example).total)
             report = gated(replace(run.report(after, fitted, images, artefacts), precisions=precisions), options)
-            if beside is not None:
-                write_json(report, beside)
-            if cases is not None:
-                write_junit(report, cases)
+            for write, beside in reports:
+                write(report, beside)
             if report.discarded:
                 raise Discarded
     return report

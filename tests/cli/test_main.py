@@ -76,7 +76,13 @@ def test_meta_a_heavy_package_is_seen():
 
 
 def test_there_is_one_option_for_every_field():
-    names = {option.name for option in OPTIONS if not option.name.startswith(PREFIX)} - {"quiet", "verbose"}
+    names = {option.name for option in OPTIONS if not option.name.startswith(PREFIX)} - {
+        "quiet",
+        "verbose",
+        "as_json",
+        "config",
+        "save_config",
+    }
     assert names == {field.name for field in fields(ConversionOptions)} - {"command", "training"}
     training = {option.name.removeprefix(PREFIX) for option in OPTIONS if option.name.startswith(PREFIX)}
     assert training == {field.name for field in fields(TrainingOptions)}

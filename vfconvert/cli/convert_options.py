@@ -12,6 +12,7 @@ import click
 
 from vfconvert.cli.gate_options import GATES
 from vfconvert.cli.group import SectionOption
+from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.options import ConversionOptions
@@ -35,6 +36,7 @@ _images = partial(_option, "Images to fit on and to judge by")
 _loading = partial(_option, "Files that hold only weights, or more than a network")
 _writing = partial(_option, "Output")
 _speed = partial(_option, "Speed of the written file")
+_recipe = partial(_option, "Recipes")
 
 _ALL: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", type=_FILE),
@@ -222,8 +224,19 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME",
         help="Where to compute: cpu, cuda, cuda:1.",
     ),
+    _writing("--json", "as_json", is_flag=True, help="Print the report as one JSON object instead of text."),
     _writing("-q", "--quiet", is_flag=True, help="Print nothing but errors and the path of the file written."),
     _writing("-v", "--verbose", is_flag=True, help="List every layer, times, versions and checksums."),
+    _recipe(
+        "--config",
+        type=_FILE,
+        metavar="FILE",
+        is_eager=True,
+        callback=use_recipe,
+        help="Take options from this YAML file, by their names without dashes. The command line wins, and --no-FLAG "
+        "switches a flag of the file off.",
+    ),
+    _recipe("--save-config", type=_FILE, metavar="FILE", help="Write what is run as such a file."),
 )
 
 

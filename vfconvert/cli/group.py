@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -12,14 +13,29 @@ from vfconvert.cli.boundary import one_line_errors
 
 MAIN_JOB = "convert"
 COMMAND_LINE = "vfconvert.command_line"  # where a context keeps the line that it was made from
+ARGUMENTS = "vfconvert.arguments"  # and the words after the command's name
 
 
 class SectionOption(click.Option):
-    """An option with the heading under which help lists it."""
+    """An option with the heading under which help lists it.
 
-    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    A flag has its opposite, `--no-…`, for what a recipe has switched on; help leaves it out.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, section: str, **settings: Any) -> None:
+        self._opposed = bool(settings.get("is_flag"))
+        if self._opposed:
+            declarations = [f"{one}/--no-{one[2:]}" if one.startswith("--") else one for one in declarations]
+        super().__init__(declarations, **settings)
         self.section = section
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The line of help."""
+        if not self._opposed:
+            return super().get_help_record(ctx)
+        alone = copy.copy(self)
+        alone.secondary_opts = []
+        return click.Option.get_help_record(alone, ctx)
 
 
 class SectionCommand(click.Command):
@@ -28,7 +44,7 @@ class SectionCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the arguments as one line that a shell reads back."""
         own = [] if self.name == MAIN_JOB else [str(self.name)]
-        ctx.meta[COMMAND_LINE] = shlex.join(["vfconvert", *own, *args])
+        ctx.meta[COMMAND_LINE], ctx.meta[ARGUMENTS] = shlex.join(["vfconvert", *own, *args]), tuple(args)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
