@@ -18,7 +18,7 @@ ORDER = (
     *("ops", "nn"),
     *("loading", "data", "tasks"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "ledger", "plan_entries", "plan_file"),
-    *("fitting", "lowering", "recipes", "training"),
+    *("fitting", "lowering", "recipes", "training", "batching"),
     *(
         "exporting",
         "verification",
@@ -47,7 +47,7 @@ ORDER = (
 MOST_LINES = 300
 HEAVY = (
     *("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn"),
-    *("matplotlib", "torchmetrics", "yaml"),
+    *("matplotlib", "torchmetrics", "yaml", "psutil"),
 )
 
 

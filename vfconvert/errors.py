@@ -33,6 +33,18 @@ class UncheckableGateError(VfconvertError):
     exit_code = 5
 
 
+class BatchError(VfconvertError):
+    """Some models of a batch failed; the others were converted, and the summary has all."""
+
+    exit_code = 6
+
+
+class ManifestError(VfconvertError):
+    """A list of models that cannot be read, or that says what no batch can do."""
+
+    exit_code = 7
+
+
 class NotAModelError(VfconvertError):
     """The file is none of the formats that hold a model."""
 

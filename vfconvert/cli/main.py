@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from vfconvert.cli.batch import batch
 from vfconvert.cli.bench import bench
 from vfconvert.cli.convert import convert
 from vfconvert.cli.demo import demo
@@ -48,6 +49,7 @@ def main() -> None:
 
 
 main.add_command(convert)
+main.add_command(batch)
 main.add_command(inspect)
 main.add_command(bench)
 main.add_command(demo)
