@@ -111,9 +111,7 @@ def _entry(value: Any, where: str, folder: Path, errors: list[str]) -> Iterator[
     fields = Checked(where, said, errors)
     fields.only(_FIELDS)
     model = fields.read("model", "", lambda one: is_line(one) and bool(one), "a path")
-    name = fields.read(
-        "name", "", lambda one: isinstance(one, str) and _NAME.fullmatch(one), "letters, digits and .+-_"
-    )
+    name = fields.read("name", "", _is_name, "letters, digits and .+-_")
     config = fields.read("config", None, is_line, "a path")
     arguments = fields.read("arguments", [], _is_arguments, "a list of texts")
     if "model" not in value:

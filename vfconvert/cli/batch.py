@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from vfconvert.cli.group import SectionCommand, SectionOption
+from vfconvert.cli.values import Value
 
 if TYPE_CHECKING:
     from vfconvert.batching.running import Progressed
@@ -32,14 +34,15 @@ class _Command(SectionCommand):
         formatter.write_usage(ctx.command_path, "MODELS... -o DIR [OPTIONS] [-- OPTIONS OF EVERY CONVERSION]")
 
 
-class _Part(click.ParamType):
-    name = "I/N"
+def read_part(text: str) -> tuple[int, int]:
+    """`3/12` as two numbers; raises `ValueError` where it is no part."""
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text, re.ASCII)
+    if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError(text)
+    return int(found[1]), int(found[2])
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", value) if isinstance(value, str) else None
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
-            self.fail(f"got {value!r}, expected a part like 3/12", param, ctx)
-        return int(found[1]), int(found[2])
+
+_PART = Value("I/N", read_part, "a part like 3/12")
 
 
 @click.command(cls=_Command)
@@ -47,7 +50,7 @@ class _Part(click.ParamType):
 @_option("-o", "--output", type=_PATH, required=True, metavar="DIR", help="Folder for all that is written.")
 @_option("--config", type=_PATH, metavar="FILE", help="Recipe of every model that names none of its own.")
 @_option("--jobs", type=click.IntRange(1), metavar="N", help="Conversions at a time.  [default: one for 2 cores]")
-@_option("--part", type=_Part(), metavar="I/N", help="Do every N-th model from the I-th: for one job of an array.")
+@_option("--part", type=_PART, metavar="I/N", help="Do every N-th model from the I-th: for one job of an array.")
 @_option("--resume", is_flag=True, help="Go on from the checkpoints of trainings that were interrupted.")
 @_option("--again", is_flag=True, help="Convert again what is done already.")
 @_option("--json", "as_json", is_flag=True, help="Print a line of JSON for every model as it ends.")
@@ -107,6 +110,4 @@ def batch(
 
 def _usual_jobs() -> int:
     """A conversion uses two cores well."""
-    import os
-
     return max(1, (os.cpu_count() or 1) // 2)
