@@ -36,9 +36,11 @@ def test_gates_that_pass_leave_everything(gated, outputs):
     assert report["gates"][3]["got"] == (outputs / "a.onnx").stat().st_size
 
 
-def test_gate_that_fails_leaves_the_reports_alone(gated, outputs):
+def test_gate_that_fails_leaves_reports_and_an_older_file_as_it_was(gated, outputs):
+    (outputs / "a.onnx").write_bytes(b"of yesterday")
     result, written = gated(*PASSED, *FAILED, exit_code=GateError.exit_code)
-    assert written == ["g.xml", "r.json"]
+    assert written == ["a.onnx", "g.xml", "r.json"]
+    assert (outputs / "a.onnx").read_bytes() == b"of yesterday"
     assert result.stderr.startswith("Error: 1 of 4 gate(s) failed: --fail-under-saving params: parameters saved ")
     assert result.stderr.count("\n") == 1
     assert f"Not written, since a gate failed: {outputs / 'a.onnx'}" in result.stdout
@@ -47,12 +49,6 @@ def test_gate_that_fails_leaves_the_reports_alone(gated, outputs):
     assert report["discarded"][0]["path"] == str(outputs / "a.onnx")
     (suite,) = ElementTree.parse(outputs / "g.xml").getroot()
     assert suite.get("failures") == "1"
-
-
-def test_gate_that_fails_leaves_an_older_file_as_it_was(gated, outputs):
-    (outputs / "a.onnx").write_bytes(b"of yesterday")
-    gated(*FAILED, exit_code=GateError.exit_code)
-    assert (outputs / "a.onnx").read_bytes() == b"of yesterday"
 
 
 def test_files_are_kept_on_failure_where_that_is_asked_for(gated, outputs):

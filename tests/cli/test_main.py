@@ -3,6 +3,7 @@ import sys
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 
 import pytest
 
@@ -58,7 +59,8 @@ def test_no_argument_shows_help(cli_invoke):
 
 def test_version_names_the_packages_that_matter(cli_invoke):
     shown = cli_invoke("--version", exit_code=0).stdout
-    assert shown.splitlines() == [f"{name} {version(name)}" for name in ("vfconvert", "torch", "onnx", "onnxruntime")]
+    packages = ("vfconvert", "torch", "torchvision", "onnx", "onnxruntime")
+    assert shown.splitlines() == [*(f"{name} {version(name)}" for name in packages), f"python {python_version()}"]
 
 
 def heavy_after(statement: str) -> list[str]:

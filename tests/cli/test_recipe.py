@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.cli.recipe_samples import EVERY
 from tests.cli.test_main import asked as asked_fixture
 from vfconvert.cli.main import main
 from vfconvert.cli.recipe import WITHOUT_A_KEY, keys_of
@@ -19,106 +20,6 @@ from vfconvert.training_options import TrainingOptions
 
 asked = asked_fixture
 CONVERT = main.commands["convert"]
-
-# For every key a value other than its default, as a recipe and as a command line have it.
-EVERY = {
-    "spatial": "true",
-    "channel": "true",
-    "windows": "4",
-    "channel-stride": "1/8",
-    "crops": "lines",
-    "reconstruct": "false",
-    "augment": "false",
-    "include": "[a.*, b.*]",
-    "exclude": "c.*",
-    "include-first": "true",
-    "layer": "{d.*: keep, e.*: 'both:windows=2,stride=0.25'}",
-    "target": "{params: 50%, size: 5MB}",
-    "max-drop": "1.5",
-    "refine": "3",
-    "damage-cache": "d.json",
-    "plan": "p.json",
-    "data": "images",
-    "target-data": "clean",
-    "trust-data-code": "false",
-    "size": "[32, 64]",
-    "mean": "[0.5, 0.25, 1e-3]",
-    "std": "0.5,0.5,0.5",
-    "preset": "P",
-    "input-shape": "[3, 32, 64]",
-    "calibration-images": "7",
-    "arch": "torchvision:resnet18",
-    "arch-arg": "{num_classes: 10, norm: none}",
-    "trust-pickle": "false",
-    "output": "o.onnx",
-    "format": "[onnx, safetensors]",
-    "report": "r.json",
-    "save-plan": "s.json",
-    "opset": "20",
-    "dynamic-size": "true",
-    "dry-run": "true",
-    "seed": "5",
-    "device": "cuda:1",
-    "json": "true",
-    "quiet": "true",
-    "verbose": "false",
-    "measure": "false",
-    "threads": "2",
-    "costs": "c.json",
-    "precision": "fp16",
-    "int8": "true",
-    "epochs": "3",
-    "batch": "16",
-    "optimizer": "sgd",
-    "rate": "1e-2",
-    "momentum": "0.8",
-    "weight-decay": "0",
-    "warm-up": "0.1",
-    "clip": "1",
-    "temperature": "2",
-    "feature-weight": "0.5",
-    "label-weight": "0.25",
-    "norms": "frozen",
-    "ema": "0.9",
-    "patience": "2",
-    "train-precision": "bf16",
-    "channels-last": "true",
-    "compile": "true",
-    "task": "restoration",
-    "scale": "2",
-    "patch": "48",
-    "views": "16",
-    "padding": "4",
-    "crop-scale": "[0.5, 1]",
-    "flip": "false",
-    "workers": "2",
-    "most-unreadable": "0.5",
-    "checkpoints": "k",
-    "checkpoint-minutes": "1",
-    "resume": "true",
-    "tensorboard": "t",
-    "fail-under-saving": "{params: 40%, bytes: 5%}",
-    "fail-over-drop": "0.5",
-    "max-latency-ratio": "0.8",
-    "max-parity-error": "1e-5",
-    "max-size": "5MB",
-    "keep-on-fail": "true",
-    "junit": "g.xml",
-}
-METHOD_BY_PLAN = ("spatial", "channel", "windows", "channel-stride", "crops", "include", "exclude", "include-first")
-METHOD_BY_PLAN += ("layer", "target", "max-drop", "refine", "damage-cache")
-
-
-@pytest.fixture
-def recipe(tmp_path):
-    """Writes a recipe and returns its path."""
-
-    def write(text: str) -> Path:
-        path = tmp_path / "recipe.yaml"
-        path.write_text(text)
-        return path
-
-    return write
 
 
 def test_every_option_has_its_key():
@@ -321,68 +222,3 @@ def test_contradiction_between_recipe_and_command_line_is_refused(cli_invoke, as
     result = cli_invoke("m.pt", "--config", path, "--plan", "p.json", exit_code=2)
     assert "--spatial, --channel, --windows cannot be given beside it" in " ".join(result.stderr.split())
     assert asked == []
-
-
-@pytest.mark.parametrize("omitted", [METHOD_BY_PLAN, ("plan", "refine", "windows", "channel-stride", "layer")])
-def test_saved_recipe_does_the_same_again(cli_invoke, asked, recipe, tmp_path, monkeypatch, omitted):
-    monkeypatch.setattr("vfconvert.outputs.check_outputs", lambda *_: None)
-    omitted = (*omitted, "dry-run", "max-drop") if "plan" in omitted else (*omitted, "dry-run")
-    text = "\n".join(f"{key}: {value}" for key, value in EVERY.items() if key not in omitted)
-    first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
-    line = ("m.pt", "--seed", 9, "--mean", "1,2,3", "--arch-arg", "a=b", "--no-int8")
-    cli_invoke(*line, "--config", recipe(text), "--save-config", first, exit_code=0)
-    cli_invoke("--config", first, "--save-config", second, exit_code=0)
-    assert replace(asked[1], command="") == replace(asked[0], command="")
-    assert (asked[0].seed, asked[0].mean, asked[0].int8) == (9, (1.0, 2.0, 3.0), False)
-    assert first.read_text() == second.read_text()
-
-
-def test_saved_recipe_names_every_key(cli_invoke, asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("vfconvert.outputs.check_outputs", lambda *_: None)
-    cli_invoke("m.pt", "--spatial", "--save-config", tmp_path / "r.yaml", exit_code=0)
-    lines = (tmp_path / "r.yaml").read_text().splitlines()
-    named = [line.removeprefix("# ").partition(":")[0] for line in lines if ":" in line and "vfconvert" not in line]
-    assert sorted(named) == sorted(keys_of(CONVERT))
-
-
-def test_saved_recipe_says_what_it_cannot_hold(cli_invoke, asked, tmp_path, monkeypatch):
-    monkeypatch.setattr("vfconvert.outputs.check_outputs", lambda *_: None)
-    path = tmp_path / "r.yaml"
-    code = ("--trust-pickle", "--arch", "n et.py:make")
-    cli_invoke("m.pt", "--spatial", *code, "--save-config", path, exit_code=0)
-    head, *_ = path.read_text().splitlines()
-    assert head.endswith("Again: vfconvert --config THIS_FILE --arch 'n et.py:make' --trust-pickle")
-    cli_invoke("--config", path, *code, exit_code=0)
-    assert replace(asked[1], command="") == replace(asked[0], command="")
-
-
-def test_replayed_recipe_gives_the_same_plan(cli_invoke, model_path, images, tmp_path):
-    paths = {name: tmp_path / name for name in ("1.json", "2.json", "r.yaml")}
-    line = (
-        model_path,
-        "--target",
-        "params=60%",
-        "--data",
-        images,
-        "--no-reconstruct",
-        "--no-measure",
-        "--calibration-images",
-        8,
-    )
-    cli_invoke(*line, "--save-plan", paths["1.json"], "--save-config", paths["r.yaml"], "-q", exit_code=0)
-    cli_invoke("--config", paths["r.yaml"], "--save-plan", paths["2.json"], exit_code=0)
-    assert paths["1.json"].read_bytes() == paths["2.json"].read_bytes()
-
-
-def test_recipe_over_the_model_or_another_output_is_refused(cli_invoke, model_path, images, tmp_path):
-    read = model_path.read_bytes()
-    line = (model_path, "--spatial", "--data", images)
-    assert "is the input model" in cli_invoke(*line, "--save-config", model_path, exit_code=19).stderr
-    both = ("--save-config", tmp_path / "x", "--save-plan", tmp_path / "x")
-    assert "is also what --save-config writes" in cli_invoke(*line, *both, exit_code=19).stderr
-    path = tmp_path / "r.yaml"
-    path.write_text("spatial: true\n")
-    over = (model_path, "--config", path, "--data", images, "--report", path)
-    assert "is the recipe that --config reads" in cli_invoke(*over, exit_code=19).stderr
-    assert (model_path.read_bytes(), path.read_text()) == (read, "spatial: true\n")
-    assert not (tmp_path / "x").exists()

@@ -29,7 +29,7 @@ def _option(section: str, *names: str, help: str, **settings: Any) -> Callable[[
     return click.option(*names, cls=SectionOption, section=section, help=help, **settings)
 
 
-_method = partial(_option, "Method (at least one of --spatial and --channel, or --layer or --plan)")
+_method = partial(_option, "Method (these, or --target, --layer or --plan)")
 _layers = partial(_option, "Which layers")
 _budget = partial(_option, "A plan under a budget")
 _images = partial(_option, "Images to fit on and to judge by")

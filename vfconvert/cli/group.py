@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from vfconvert.cli.boundary import one_line_errors
 
@@ -29,6 +30,11 @@ class SectionOption(click.Option):
         super().__init__(declarations, **settings)
         self.section = section
 
+    @property
+    def opposites(self) -> list[str]:
+        """`--no-…` of a flag, where that is not its own half of the option."""
+        return self.secondary_opts if self._opposed else []
+
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         """The line of help."""
         if not self._opposed:
@@ -40,6 +46,14 @@ class SectionOption(click.Option):
 
 class SectionCommand(click.Command):
     """A command that lists its options under headings and knows the line it was called with."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Options that begin so; the opposites of flags only where they are asked for."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("--no-"):
+            return found
+        opposites = {flag for option in self.params if isinstance(option, SectionOption) for flag in option.opposites}
+        return [item for item in found if item.value not in opposites]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the arguments as one line that a shell reads back."""
@@ -71,6 +85,15 @@ class MainJobGroup(click.Group):
         if args and args[0] not in (*self.commands, *self._own_options(ctx)):
             args = [MAIN_JOB, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell may complete the first word to: a command, an option of the main job, or a file."""
+        found = super().shell_complete(ctx, incomplete)
+        job = self.commands[MAIN_JOB]
+        own = {item.value for item in found}
+        found += [item for item in job.shell_complete(ctx, incomplete) if item.value not in own]
+        # Files first: bash starts its list anew at them.
+        return found if incomplete.startswith("-") else [CompletionItem(incomplete, type="file"), *found]
 
     def _own_options(self, ctx: click.Context) -> Sequence[str]:
         return [flag for parameter in self.get_params(ctx) for flag in parameter.opts]
