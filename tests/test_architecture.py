@@ -27,6 +27,8 @@ ORDER = (
         "benching",
         "reporting",
         "inputs",
+        "samples",
+        "judging",
         "plan_choice",
         "plan_search",
         "plan_trials",

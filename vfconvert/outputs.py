@@ -9,10 +9,12 @@ from vfconvert.delivery import paths_of, precision_paths, readable_of
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.options import ConversionOptions
+from vfconvert.reporting.writing import check_reports
 
 
 def check_outputs(options: ConversionOptions) -> None:
     """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output."""
+    check_reports(options.reports)
     taken = {options.model.resolve(): "the input model"}
     if options.searches:
         check_cache(options)
@@ -44,4 +46,4 @@ def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
     if "safetensors" in files:
         written.append(("--output", readable_of(files["safetensors"])))
     written += [("--output", path) for path in precision_paths(options).values()]
-    return [*written, ("--report", options.report), ("--costs", new_costs)]
+    return [*written, *(("--report", path) for path in options.reports), ("--costs", new_costs)]

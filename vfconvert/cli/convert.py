@@ -11,6 +11,7 @@ import click
 from vfconvert.cli.convert_options import convert_options
 from vfconvert.cli.group import COMMAND_LINE, MAIN_JOB, SectionCommand
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
+from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
 from vfconvert.cli.training_options import PREFIX, training_of
 from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of
@@ -32,7 +33,7 @@ CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use 
 @click.command(MAIN_JOB, cls=SectionCommand)
 @convert_options
 @click.pass_context
-def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) -> ConversionReport | None:
+def convert(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **values: Any) -> ConversionReport | None:
     """Convert MODEL, the same as without the word "convert"."""
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
@@ -50,7 +51,12 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) ->
         report = run(options, progress, Screen(progress, quiet=quiet))
     if report is None:
         return None
-    if not quiet:
+    append_step_summary(report, os.environ.get(STEP_SUMMARY))
+    if as_json:
+        from vfconvert.reporting.json_report import to_json
+
+        click.echo(to_json(report), nl=False)
+    elif not quiet:
         from vfconvert.reporting.terminal import render
 
         show(render(report, verbose=verbose))

@@ -178,7 +178,23 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="What to write; repeatable. safetensors holds a recipe that vfconvert.load rebuilds the network from.",
     ),
-    _writing("--report", type=_FILE, metavar="PATH", help="Write the report as JSON too."),
+    _writing(
+        "--report",
+        "reports",
+        multiple=True,
+        type=_FILE,
+        metavar="PATH",
+        help="Write the report too: .html a page for people, .md Markdown for a pull request, .json all of it for "
+        "programs, .csv the layers; repeatable.",
+    ),
+    _writing(
+        "--samples",
+        type=click.IntRange(min=0),
+        default=DEFAULTS["samples"],
+        show_default=True,
+        metavar="N",
+        help="Images that the page shows with both networks' answers.",
+    ),
     _writing("--save-plan", type=_FILE, metavar="FILE", help="Write what becomes of each layer, for --plan to read."),
     _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
     _writing("--dynamic-size", is_flag=True, help="Let the files take any height and width."),
@@ -220,6 +236,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME",
         help="Where to compute: cpu, cuda, cuda:1.",
     ),
+    _writing("--json", "as_json", is_flag=True, help="Print the report as JSON instead of text."),
     _writing("-q", "--quiet", is_flag=True, help="Print nothing but errors and the path of the file written."),
     _writing("-v", "--verbose", is_flag=True, help="List every layer, times, versions and checksums."),
 )

@@ -11,6 +11,7 @@ from vfconvert.cli.convert import convert
 from vfconvert.cli.demo import demo
 from vfconvert.cli.group import MainJobGroup
 from vfconvert.cli.inspect import inspect
+from vfconvert.cli.schema import schema
 
 _PACKAGES = ("vfconvert", "torch", "onnx", "onnxruntime")
 
@@ -51,6 +52,7 @@ main.add_command(convert)
 main.add_command(inspect)
 main.add_command(bench)
 main.add_command(demo)
+main.add_command(schema)
 
 
 if __name__ == "__main__":
