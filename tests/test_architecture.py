@@ -28,6 +28,8 @@ ORDER = (
         "reporting",
         "gating",
         "inputs",
+        "samples",
+        "judging",
         "plan_choice",
         "plan_search",
         "plan_trials",

@@ -51,7 +51,8 @@ class ConversionOptions:
     arch_args: Mapping[str, object] = field(default_factory=dict)
     trust_pickle: bool = False
     output: Path | None = None  # None: the model's name with ".onnx" (".versatile.onnx" where that is taken)
-    report: Path | None = None
+    reports: tuple[Path, ...] = ()  # what each holds is told by its suffix
+    samples: int = 12  # images that reports show with both networks' answers
     formats: tuple[str, ...] = ("onnx",)
     dynamic_size: bool = False  # ONNX of any height and width
     opset: int = 18

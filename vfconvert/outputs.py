@@ -9,6 +9,7 @@ from vfconvert.delivery import paths_of, precision_paths, readable_of
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.options import ConversionOptions
+from vfconvert.reporting.writing import check_reports
 
 
 def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_recipe: Path | None = None) -> None:
@@ -16,6 +17,7 @@ def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_re
 
     `recipe` is the file that `--config` reads, `new_recipe` that of `--save-config`.
     """
+    check_reports(options.reports)
     taken = {options.model.resolve(): "the input model"}
     if recipe is not None:
         taken[recipe.resolve()] = "the recipe that --config reads"
@@ -49,4 +51,5 @@ def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
     if "safetensors" in files:
         written.append(("--output", readable_of(files["safetensors"])))
     written += [("--output", path) for path in precision_paths(options).values()]
-    return [*written, ("--report", options.report), ("--junit", options.junit), ("--costs", new_costs)]
+    reports = [("--report", path) for path in options.reports]
+    return [*written, *reports, ("--junit", options.junit), ("--costs", new_costs)]

@@ -18,6 +18,7 @@ from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.gating import check_gates, gated
 from vfconvert.inputs import Images, images_of
+from vfconvert.judging import agreement_on, judged
 from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
@@ -30,19 +31,16 @@ from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.budget import budget_report, few_tried, missed
+from vfconvert.reporting.budget import budget_report, damages, few_tried, missed
 from vfconvert.reporting.describe import (
-    agreement_report,
     latency_report,
     layer_rows,
     points_lost,
     size_of,
     warnings_of,
 )
-from vfconvert.reporting.json_report import write_json
 from vfconvert.reporting.junit import write_junit
 from vfconvert.reporting.report import (
-    AgreementReport,
     ArtefactReport,
     BudgetReport,
     ConversionReport,
@@ -51,6 +49,7 @@ from vfconvert.reporting.report import (
     TrainingReport,
     TrialReport,
 )
+from vfconvert.reporting.writing import write_report
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
 from vfconvert.tuning import tune
@@ -63,7 +62,7 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "on
 def convert(
     options: ConversionOptions, progress: Progress = no_progress, watcher: Watcher | None = None
 ) -> ConversionReport | None:
-    """Convert one model file as `options` say; write the ONNX file and the JSON report; return the report.
+    """Convert one model file as `options` say; write the files and the reports; return the report.
 
     Files appear only when they are verified and pass the gates (or not, with `keep_on_fail`); reports always. Of all
     processes that train together the first writes and reports; the others return None. Raises the errors of
@@ -157,7 +156,7 @@ class _Run:
         """Choose the plan by the targets; the student too, where plans were tried to the end."""
 
         def lost(student: nn.Module, part: slice) -> float:
-            return points_lost(self._agreement(student, images, part))
+            return points_lost(agreement_on(self.teacher, student, images, part))
 
         with self.clock.stage("choose the plan"):
             found = find_plan(self.prepared, self.options, images, costs, self.fit, lost, self.progress)
@@ -166,10 +165,6 @@ class _Run:
         if found.fitted is not None:  # the fit counts as such
             self.clock.seconds["choose the plan"] -= sum(found.fitted.seconds.values())
         return found.fitted
-
-    def _agreement(self, student: nn.Module, images: Images, part: slice) -> AgreementReport:
-        labels = images.labels[part] if images.labels is not None else None
-        return agreement_report(self.teacher, student, images.judging[part], labels, images.classes, images.report)
 
     def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
         """Choose the student's inference form; note what it executes and how long it takes."""
@@ -197,10 +192,12 @@ class _Run:
         artefacts: tuple[ArtefactReport, ...] = (),
     ) -> ConversionReport:
         student = fitted.model if fitted is not None else None
-        agreement = None
+        looked_at = None
         if student is not None and images is not None:
             with self.clock.stage("judge"):
-                agreement = self._agreement(student, images, slice(self.judged_from, None))
+                part, source = slice(self.judged_from, None), self.prepared.source
+                looked_at = judged(self.teacher, student, images, part, source, self.options.samples)
+        agreement, samples = looked_at if looked_at is not None else (None, ())
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
@@ -208,6 +205,8 @@ class _Run:
         budget = self._budget(after, first)
         unexplained = fitted.unexplained if fitted is not None else {}
         rows = layer_rows(self.plan, self.layers, student, unexplained, self.before)
+        found = self.searched
+        damage = damages(found.table, found.point) if found is not None else {}
         return ConversionReport(
             command=self.options.command,
             versions=versions_of(_PACKAGES),
@@ -216,12 +215,19 @@ class _Run:
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
             layers=tuple(
-                replace(row, form=self.forms.get(row.name), macs_executed=self.executed.get(row.name)) for row in rows
+                replace(
+                    row,
+                    form=self.forms.get(row.name),
+                    macs_executed=self.executed.get(row.name),
+                    damage=damage.get(row.name),
+                )
+                for row in rows
             ),
             before=size_of(replace(self.before, numbers=count_numbers(self.loaded.model)), self.loaded.size_bytes),
             after=size_of(after, first.bytes if first is not None else None),
             images=images.report if images is not None else None,
             agreement=agreement,
+            samples=samples,
             parity=first.parity if first is not None else None,
             output=FileReport(path=first.path, bytes=first.bytes, sha256=first.sha256) if first is not None else None,
             artefacts=artefacts,
@@ -285,8 +291,9 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         metadata=metadata,
     )
     with ExitStack() as outputs:  # last in, first out: reports appear after the files that they describe
-        wanted = ((write_json, options.report), (write_junit, options.junit))
-        reports = [(write, outputs.enter_context(atomic_path(path))) for write, path in wanted if path is not None]
+        wanted = [(write_report, path) for path in options.reports]
+        wanted += [(write_junit, options.junit)] if options.junit is not None else []
+        reports = [(write, outputs.enter_context(atomic_path(path))) for write, path in wanted]
         with suppress(Discarded), ExitStack() as files:
             with run.clock.stage("export and verify"):
                 artefacts, precisions = deliver(delivery, options, files)

@@ -105,7 +105,8 @@ def test_every_option_arrives(cli_invoke, asked):
         "m.pt --spatial --channel --windows 4 --channel-stride 1/8 --crops lines --no-reconstruct --no-augment "
         "--include layer1.* --include layer2.* --exclude *.conv1 --include-first --data d --size 32x64 --mean 0.5 "
         "--std 0.25 --preset P --input-shape 1,32,64 --calibration-images 7 --arch f.py:make --arch-arg depth=20 "
-        "--arch-arg wide=true --trust-pickle -o o.onnx --report r.json --opset 20 --seed 5 --device cuda:1 -v"
+        "--arch-arg wide=true --trust-pickle -o o.onnx --report r.json --opset 20 "
+        "--report r.html --samples 3 --seed 5 --device cuda:1 -v"
     )
     cli_invoke(*line.split(), exit_code=0)
     expected = ConversionOptions(
@@ -131,7 +132,8 @@ def test_every_option_arrives(cli_invoke, asked):
         arch_args={"depth": 20, "wide": True},
         trust_pickle=True,
         output=Path("o.onnx"),
-        report=Path("r.json"),
+        reports=(Path("r.json"), Path("r.html")),
+        samples=3,
         opset=20,
         seed=5,
         device="cuda:1",

@@ -13,6 +13,7 @@ from vfconvert.cli.convert_options import convert_options
 from vfconvert.cli.group import MAIN_JOB, SectionCommand
 from vfconvert.cli.recipe import command_line, is_stated, recipe_text
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
+from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
 from vfconvert.cli.training_options import PREFIX, training_of
 from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of
@@ -68,6 +69,7 @@ def convert(
         report = run(options, progress, Screen(progress, quiet=quiet))
     if report is None:
         return None
+    append_step_summary(report, os.environ.get(STEP_SUMMARY))
     if as_json:
         from vfconvert.reporting.json_report import to_json
 

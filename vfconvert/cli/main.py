@@ -13,6 +13,7 @@ from vfconvert.cli.convert import convert
 from vfconvert.cli.demo import demo
 from vfconvert.cli.group import MainJobGroup
 from vfconvert.cli.inspect import inspect
+from vfconvert.cli.schema import schema
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime")
@@ -56,6 +57,7 @@ main.add_command(batch)
 main.add_command(inspect)
 main.add_command(bench)
 main.add_command(demo)
+main.add_command(schema)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vfconvert.reporting.sample import SampleReport
+
 SCHEMA_VERSION = 1
 
 
@@ -20,6 +22,7 @@ class LayerRow:
     `unexplained` is the share of the layer's output variance (weighted by importance) that the closed-form fit leaves.
     `parameters_share` (weight and bias; what is tied counts once) and `macs_share` are shares of the whole original
     network, the latter None where the layer's runs are not known. `flag` would include a kept layer, None: none can.
+    `damage` is what the plan predicts that the layer adds to `BudgetReport.damage`; None where none was searched for.
     """
 
     name: str
@@ -39,6 +42,7 @@ class LayerRow:
     parameters_share: float = 0.0
     macs_share: float | None = None
     flag: str | None = None
+    damage: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,6 +274,7 @@ class ConversionReport:
     budget: BudgetReport | None = None
     training: TrainingReport | None = None
     precisions: tuple[PrecisionReport, ...] = ()
+    samples: tuple[SampleReport, ...] = ()
     gates: tuple[GateReport, ...] = ()
     discarded: tuple[ArtefactReport, ...] = ()
     schema_version: int = SCHEMA_VERSION
