@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+from tests.reporting.printed import html_tables
 from vfconvert.batching.items import Item
 from vfconvert.batching.records import Record
-from vfconvert.reporting.batch import counts_of, headline, rows_of, to_json, to_markdown
+from vfconvert.reporting.batch import cells, counts_of, headline, numbers, rows_of, to_json, to_markdown
+from vfconvert.reporting.batch_html import to_html
 
 REPORT = {
     "before": {"parameters": 2_000_000, "file_bytes": 8_000_000},
@@ -52,8 +54,23 @@ def test_json_holds_every_figure() -> None:
 
 def test_markdown_shows_the_row_and_the_whole_error() -> None:
     lines = to_markdown(ROWS).splitlines()
-    assert "| a | converted | 1,000,000 | 0.500 | 4.01 MiB | 0.525 | 0.750 | 98.76 % | 75.2 s |" in lines
-    assert "* b\\|\\<b\\> (code 13): \\`model\\` wants \\| to run \\<script\\>" in lines
-    table = [line for line in lines if line.startswith("|")]
-    assert len(table) == 2 + len(ROWS)
-    assert {line.replace("\\|", "").count("|") for line in table} == {10}
+    assert "| `a` | converted | 1,000,000 | 0.500 | 4.01 MiB | 0.525 | 0.750 | 98.76 % | 75.2 s |" in lines
+    (failure,) = [line for line in lines if "code 13" in line]
+    assert failure.endswith(r"\`model\` wants &#124; to run &lt;script>")
+    found = [line for line in lines if line.startswith("|")]
+    assert len(found) == 2 + len(ROWS)
+    assert {line.count("|") for line in found} == {10}
+
+
+def test_the_page_shows_the_same_cells_and_escapes_names() -> None:
+    page = to_html(ROWS, {"torch": "2"})
+    (shown,) = html_tables(page)
+    assert [row[1:] for row in shown.rows] == [[text or "-" for text in cells(row)[1:]] for row in ROWS]
+    assert page.count("<script") == 1  # the page's own
+    assert "`model` wants | to run &lt;script&gt;" in page
+    assert 'data-key="0.525"' in page
+
+
+def test_unknown_numbers_are_empty_and_not_zero() -> None:
+    assert cells(ROWS[3]) == ("d", "pending", "", "", "", "", "", "", "")
+    assert numbers(ROWS[3]) == (None,) * 7

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vfconvert.batching.items import Item
 from vfconvert.batching.records import Record
-from vfconvert.reporting.units import mebibytes, percent, plural, ratio, seconds, whole
+from vfconvert.reporting.markdown import code, plain, table
+from vfconvert.reporting.units import mebibytes, percent, plural, seconds, whole
 
 SCHEMA_VERSION = 1
 STATES = ("converted", "gate failed", "failed", "pending")
@@ -108,21 +109,36 @@ def to_json(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     return json.dumps(plain, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def cells(row: Row) -> tuple[str, ...]:
-    """A row as texts, in the order of the headings."""
-    parameters, size = (row.parameters_before, row.parameters_after), (row.bytes_before, row.bytes_after)
-    answer = row.agreement
+def numbers(row: Row) -> tuple[float | None, ...]:
+    """What the cells after the first two say, unrounded, None where it is not known."""
     return (
-        row.name,
-        row.state,
-        whole(parameters[1]) if parameters[1] is not None else "",
-        ratio(parameters[1], parameters[0]) if None not in parameters else "",  # type: ignore[arg-type]
-        mebibytes(size[1]) if size[1] is not None else "",
-        ratio(size[1], size[0]) if None not in size else "",  # type: ignore[arg-type]
-        f"{row.latency_ratio:.3f}" if row.latency_ratio is not None else "",
-        "" if answer is None else percent(answer) if row.measure == "top-1 agreement" else f"{answer:.2f}",
-        seconds(row.seconds) if row.seconds is not None else "",
+        row.parameters_after,
+        _ratio(row.parameters_after, row.parameters_before),
+        row.bytes_after,
+        _ratio(row.bytes_after, row.bytes_before),
+        row.latency_ratio,
+        row.agreement,
+        row.seconds,
     )
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as texts, in the order of the headings; empty where nothing is known."""
+    shares = row.measure == "top-1 agreement"
+    shown: tuple[Callable[[Any], str], ...] = (
+        *(whole, _three_digits, mebibytes, _three_digits, _three_digits),
+        *(percent if shares else "{:.2f}".format, seconds),
+    )
+    known = zip(shown, numbers(row), strict=True)
+    return (row.name, row.state, *("" if value is None else show(value) for show, value in known))
+
+
+def _ratio(after: int | None, before: int | None) -> float | None:
+    return after / before if after is not None and before else None
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.3f}"
 
 
 def headings() -> tuple[str, ...]:
@@ -132,20 +148,9 @@ def headings() -> tuple[str, ...]:
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A heading, a table, and the errors in full."""
-
-    def line(texts: Iterable[str]) -> str:
-        return f"| {' | '.join(_plain(text) for text in texts)} |"
-
-    lines = [f"# {headline(rows)}", "", line(_HEADINGS), line(["---"] * 2 + ["---:"] * (len(_HEADINGS) - 2))]
-    lines += [line(cells(row)) for row in rows]
-    failures = [row for row in rows if row.error]
+    blocks = [f"# {headline(rows)}"]
+    blocks.append(table(_HEADINGS, [(code(row.name), *map(plain, cells(row)[1:])) for row in rows], texts=2))
+    failures = [f"* {code(row.name)} (code {row.exit_code}): {plain(row.error)}" for row in rows if row.error]
     if failures:
-        lines += ["", "## What failed", ""]
-        lines += [f"* {_plain(row.name)} (code {row.exit_code}): {_plain(row.error)}" for row in failures]
-    return "\n".join(lines) + "\n"
-
-
-def _plain(text: str) -> str:
-    """A text that Markdown shows as it is."""
-    escaped = "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|~" else letter for letter in text)
-    return " ".join(escaped.split())
+        blocks += ["## What failed", "\n".join(failures)]
+    return "\n\n".join(blocks) + "\n"

@@ -15,7 +15,8 @@ _PACKAGES = ("torch", "onnx", "onnxruntime")
 
 def write_summary(rows: Sequence[Row], folder: Path) -> None:
     """Replace all three, each whole. Raises `UnwritableOutputError`."""
-    texts = {"json": to_json(rows, versions_of(_PACKAGES)), "md": to_markdown(rows), "html": to_html(rows)}
+    versions = versions_of(_PACKAGES)
+    texts = {"json": to_json(rows, versions), "md": to_markdown(rows), "html": to_html(rows, versions)}
     for suffix, text in texts.items():
         with atomic_path(folder / f"summary.{suffix}") as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

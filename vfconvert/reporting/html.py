@@ -1,12 +1,7 @@
-"""The report as one page: everything is in the file, nothing is fetched, and every text is shown and never run.
-
-A Content-Security-Policy allows the page's own script by its hash, and pictures that are in the page; templates escape.
-"""
+"""The report as one page: everything is in the file."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Iterable
 from math import fsum
 from pathlib import Path
@@ -15,37 +10,25 @@ from typing import Any
 from vfconvert.reporting.budget import budget_lines
 from vfconvert.reporting.charts import training_charts
 from vfconvert.reporting.figures import converted_of, figures
+from vfconvert.reporting.gates import gate_text
 from vfconvert.reporting.html_layers import layer_view
+from vfconvert.reporting.html_page import rendered
 from vfconvert.reporting.html_samples import sample_view, samples_note
 from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, LatencyReport, TrainingReport
 from vfconvert.reporting.sentences import form_lines, images_lines, latency_notes, notes, parity_lines, whose_images
 from vfconvert.reporting.training import metric_text, training_lines
 from vfconvert.reporting.units import judged_value, mebibytes, milliseconds, percent, ratio, seconds
 
-_PAGE = Path(__file__).parent / "page"
 _UNKNOWN = "-"
 
 
 def to_html(report: ConversionReport) -> str:
     """The whole report as one HTML document."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        autoescape=True,
-        loader=FileSystemLoader(_PAGE),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    script = (_PAGE / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = _parts(report)
-    return environment.get_template("report.html").render(
-        css=Markup((_PAGE / "report.css").read_text(encoding="utf-8").strip()),
-        script=Markup(script),
-        script_hash=f"sha256-{digest}",
+    return rendered(
+        "report.html",
         charts=[{"title": chart.title, "svg": Markup(chart.svg)} for chart in training_charts(report.training)],
         bar=bar,
         sections=list(_sections(parts)),
@@ -60,6 +43,8 @@ def bar(share: float) -> str:
 
 def _sections(parts: dict[str, Any]) -> Iterable[tuple[str, str]]:
     yield "figures", "Figures"
+    if parts["gates"]:
+        yield "gates", "Gates"
     if parts["samples"]:
         yield "samples", "Answers"
     yield "layers", "Layers"
@@ -79,6 +64,8 @@ def _parts(report: ConversionReport) -> dict[str, Any]:
         "title": Path(named.path).name,
         "lead": _lead(report),
         "figures": list(figures(report)),
+        "gates": [(gate.name, gate_text(gate), gate.passed) for gate in report.gates],
+        "discarded": [(file.path, mebibytes(file.bytes)) for file in report.discarded],
         "notes": [line.plain for line in notes(report)],
         "targets": [line.plain.strip() for line in budget_lines(report.budget)],
         "samples": [sample_view(sample) for sample in report.samples],
@@ -105,7 +92,7 @@ def _lead(report: ConversionReport) -> str:
     if report.latency is not None:
         said.append(f"{ratio(report.latency.after, report.latency.before)} of the time")
     sizes = f"{', '.join(said[:-1])} and {said[-1]}"
-    if report.output is None:
+    if report.output is None and not report.discarded:
         return f"A dry run: with {converted_of(report)} converted it would have {sizes}. Nothing was written."
     lead = f"{converted_of(report)} converted: {sizes}."
     if found is None:

@@ -20,6 +20,7 @@ from vfconvert.reporting.figures import (
     figures,
     rest_of,
 )
+from vfconvert.reporting.gates import gate_text
 from vfconvert.reporting.report import ConversionReport
 from vfconvert.reporting.sentences import (
     images_lines,
@@ -43,7 +44,7 @@ _SHARE_UNKNOWN = "-"
 
 def to_markdown(report: ConversionReport) -> str:
     """The whole report; ends in a newline."""
-    blocks = [*_headline(report), *_speed(report), *_details(report), *_reproduce(report)]
+    blocks = [*_headline(report), *_gates(report), *_speed(report), *_details(report), *_reproduce(report)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -78,7 +79,7 @@ def _headline(report: ConversionReport) -> Iterator[str]:
         f"{ratio(after.macs_executed, before.macs_executed)} of the MACs"
     )
     found = report.agreement
-    if report.output is None:
+    if report.output is None and not report.discarded:
         yield "Dry run: these are the decisions; nothing was fitted, nothing is written."
     if found is not None:
         value = judged_value(found.measure, found.value)
@@ -88,6 +89,18 @@ def _headline(report: ConversionReport) -> Iterator[str]:
     if report.warnings:
         yield "\n".join(["> [!WARNING]", *(f"> - {plain(warning)}" for warning in report.warnings)])
     yield " ".join(plain(line.plain) for line in notes(report))
+
+
+def _gates(report: ConversionReport) -> Iterator[str]:
+    if report.gates:
+        rows = [
+            (code(gate.name), "passed" if gate.passed else "**failed**", plain(gate_text(gate)))
+            for gate in report.gates
+        ]
+        yield table(("gate", "result", "figure and limit"), rows, texts=3)
+    if report.discarded:
+        files = ", ".join(code(file.path) for file in report.discarded)
+        yield f"Not written, since a gate failed: {files}"
 
 
 def _speed(report: ConversionReport) -> Iterator[str]:
