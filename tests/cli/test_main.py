@@ -8,11 +8,14 @@ from platform import python_version
 import pytest
 
 from tests.reporting.samples import DRY, FULL
+from tests.reporting.test_gates import FAILED
 from vfconvert.cli.convert_options import CROPS, DEFAULTS
 from vfconvert.cli.main import main
 from vfconvert.cli.training_options import PREFIX
+from vfconvert.errors import GateError
 from vfconvert.ops.crops import CROP_FAMILIES
 from vfconvert.options import ConversionOptions
+from vfconvert.reporting.json_report import to_json
 from vfconvert.training_options import TrainingOptions
 
 OPTIONS = main.commands["convert"].params
@@ -174,6 +177,19 @@ def test_wrong_command_line_is_refused(cli_invoke, asked, arguments, said):
 def test_quiet_prints_the_path_and_nothing_else(cli_invoke, asked):
     result = cli_invoke("m.pt", "--spatial", "-q", exit_code=0)
     assert (result.stdout, result.stderr) == (f"{FULL.output.path}\n", "")
+
+
+@pytest.mark.parametrize("more", [[], ["-q"], ["-v"]], ids=["alone", "quiet", "verbose"])
+def test_json_is_all_that_is_printed(cli_invoke, asked, more):
+    result = cli_invoke("m.pt", "--spatial", "--json", *more, exit_code=0)
+    assert (result.stdout, result.stderr) == (to_json(FULL), "")
+
+
+def test_json_is_printed_where_a_gate_failed(cli_invoke, monkeypatch):
+    monkeypatch.setattr("vfconvert.pipeline.convert", lambda *_: FAILED)
+    result = cli_invoke("m.pt", "--spatial", "--json", exit_code=GateError.exit_code)
+    assert result.stdout == to_json(FAILED)
+    assert result.stderr.startswith("Error: 1 of 2 gate(s) failed: --max-size: ")
 
 
 def test_verbose_lists_every_layer(cli_invoke, asked):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ import torch
 import yaml
 
 from tests.cli.conftest import network, write_images
+from vfconvert.cli.convert import convert
 from vfconvert.errors import GateError, NotAModelError
+from vfconvert.gates import Saving
 
 ROOT = Path(__file__).parent.parent.parent
 CI = ROOT / "configs" / "ci"
@@ -91,19 +94,14 @@ def test_workflow_keeps_reports_always_and_the_network_only_on_success(workflow)
     assert uploads["Keep the converted network"]["with"]["path"] == "converted/"
 
 
-def test_workflow_options_are_options(workflow, cli_refuses):
-    assert cli_refuses(workflow["env"]["OPTIONS"]) == NotAModelError.exit_code
-
-
-@pytest.fixture
-def cli_refuses(tmp_path):
-    """The exit code of a command with these options and a model that is not there."""
-
-    def call(options: str) -> int:
-        line = [sys.executable, "-m", "vfconvert", "none.pt", *options.split()]
-        return run(line, tmp_path, {**os.environ, "PYTHONPATH": str(ROOT)}).returncode
-
-    return call
+@pytest.mark.parametrize("source", ["workflow", "script"])
+def test_options_of_the_files_themselves_are_read(workflow, source):
+    options = workflow["env"]["OPTIONS"]
+    if source == "script":
+        (options,) = re.findall(r'"\$\{OPTIONS:=(.*)\}"', (CI / "convert.sh").read_text())
+    with convert.make_context("vfconvert", ["model.pt", *options.split()]) as context:
+        assert context.params["spatial"]
+        assert context.params["fail_under_saving"] == (Saving(cost="params", share=0.1),)
 
 
 def test_script_ends_as_the_gates_say(job):

@@ -18,7 +18,7 @@ QUICK = "--no-reconstruct --calibration-images 8"
 SMALLER = {
     "classification": f"{QUICK} --no-measure --arch {{architecture}}:make --fail-over-drop 100",
     "cifar": f"{QUICK} --no-measure --epochs 1 --batch 8 --fail-under-saving params=20%",
-    "super-resolution": f"{QUICK} --no-measure --epochs 1 --batch 8 --views 1 --patch 8 --input-shape 3,12,12",
+    "super-resolution": f"{QUICK} --no-measure --epochs 1 --batch 8 --views 1 --patch 8 --fail-under-saving params=20%",
     "cpu-speed": f"{QUICK} --target params=90% --max-latency-ratio 1000",
     "mobile-size": f"{QUICK} --no-measure --target params=70% --fail-under-saving size=1%",
     "ci-smoke": "",
