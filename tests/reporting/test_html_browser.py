@@ -1,5 +1,7 @@
 """The page in a real browser: it renders without a complaint, sorts by mouse and keyboard, fits a phone, prints."""
 
+from dataclasses import replace
+
 import pytest
 
 from tests.browser import CHROMIUM, Browser
@@ -9,7 +11,7 @@ from vfconvert.reporting.writing import write_report
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
 REPORTS = {"full": FULL, "dry": DRY, "trained": TRAINED, "restored": RESTORED, "budgeted": BUDGETED}
-REPORTS |= {f"hostile {number}": hostile(text) for number, text in enumerate(HOSTILE)}
+REPORTS |= {f"hostile {number}": replace(hostile(text), training=None) for number, text in enumerate(HOSTILE)}
 NAMES = "[...document.querySelectorAll('.layers tbody th code')].map((cell) => cell.textContent)"
 SORTED = "[...document.querySelectorAll('.layers [aria-sort]')].map((heading) => heading.getAttribute('aria-sort'))"
 CONTRAST = """
@@ -49,18 +51,30 @@ def browser(tmp_path_factory):
         yield opened
 
 
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Where the page of a report is, written once."""
+    folder, written = tmp_path_factory.mktemp("pages"), {}
+
+    def page_of(report):
+        if id(report) not in written:
+            written[id(report)] = folder / f"{len(written)}.html"
+            write_report(report, written[id(report)])
+        return written[id(report)]
+
+    return page_of
+
+
 @pytest.fixture
-def opened(browser, tmp_path):
+def opened(browser, pages):
     """`opened(report)` shows a report in a window of 1280 pixels and gives the browser."""
 
     def show(report, width=1280, scheme="light"):
-        path = tmp_path / "report.html"
-        write_report(report, path)
         browser.size(width)
         browser.scheme(scheme)
         browser.noise.clear()
         browser.requests.clear()
-        browser.open(path)
+        browser.open(pages(report))
         return browser
 
     return show
