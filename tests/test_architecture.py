@@ -13,13 +13,13 @@ PACKAGE = ROOT / "vfconvert"
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
     *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
-    *("specs", "overrides", "targets", "training_options", "options"),
+    *("specs", "overrides", "targets", "gates", "training_options", "options"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "linears"),
     *("ledger", "plan_entries", "plan_file"),
-    *("fitting", "lowering", "recipes", "training"),
+    *("fitting", "lowering", "recipes", "training", "batching"),
     *(
         "exporting",
         "verification",
@@ -27,7 +27,10 @@ ORDER = (
         "quantizing",
         "benching",
         "reporting",
+        "gating",
         "inputs",
+        "samples",
+        "judging",
         "plan_choice",
         "plan_search",
         "plan_trials",
@@ -39,6 +42,7 @@ ORDER = (
         "tuning_start",
         "tuning",
         "pipeline",
+        "config",
         "cli",
         "__main__",
     ),
@@ -46,7 +50,7 @@ ORDER = (
 MOST_LINES = 300
 HEAVY = (
     *("onnx", "onnxruntime", "onnxscript", "rich", "click", "torchvision", "scipy", "PIL", "timm", "sklearn"),
-    *("matplotlib", "torchmetrics"),
+    *("matplotlib", "torchmetrics", "yaml", "psutil"),
 )
 
 

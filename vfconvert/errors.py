@@ -21,6 +21,36 @@ class VfconvertError(Exception):
         super().__init__(f"{message[:_LONGEST_MESSAGE]} … {message[-_LONGEST:]}" if long else message)
 
 
+class GateError(VfconvertError):
+    """A gate failed: the network was converted and measured, and a figure is not within the limit asked for."""
+
+    exit_code = 3
+
+
+class ConfigError(VfconvertError):
+    """A recipe (`--config`) that cannot be read, or that says what no option takes."""
+
+    exit_code = 4
+
+
+class UncheckableGateError(VfconvertError):
+    """A gate that the run could not check, since it would not measure the figure, or that could never fail."""
+
+    exit_code = 5
+
+
+class BatchError(VfconvertError):
+    """Some models of a batch failed; the others were converted, and the summary has all."""
+
+    exit_code = 6
+
+
+class ManifestError(VfconvertError):
+    """A list of models that cannot be read, or that says what no batch can do."""
+
+    exit_code = 7
+
+
 class NotAModelError(VfconvertError):
     """The file is none of the formats that hold a model."""
 

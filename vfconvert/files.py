@@ -84,6 +84,10 @@ def atomic_path(target: Path) -> Iterator[Path]:
             raise _unwritable(target, f"{reason_of(error)}; choose another path") from error
 
 
+class Discarded(Exception):  # noqa: N818
+    """Raised within `atomic_path`, and suppressed outside, to leave without the file appearing; no error."""
+
+
 def read_head(path: Path, count: int, expected: str) -> bytes:
     """The first `count` bytes of a model file; `expected` says in messages what the file should be.
 
@@ -103,6 +107,24 @@ def read_head(path: Path, count: int, expected: str) -> bytes:
         raise NotAModelError(
             f"{path}: cannot be read ({reason.lower()}); check the path and its permissions"
         ) from error
+
+
+def read_small(path: Path, most_bytes: int, what: str, flag: str, error: type[VfconvertError]) -> bytes:
+    """A file that people edit, whole. `what` it should be and the `flag` that writes one are for the message.
+
+    Raises `error` where it cannot be read, is no regular file or holds more than `most_bytes`.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise error(f"{path}: is no regular file, expected a {what}; name the file that {flag} wrote")
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except (OSError, ValueError) as unreadable:  # ValueError: a path with a null character
+        reason = getattr(unreadable, "strerror", None) or str(unreadable)
+        raise error(f"{path}: the {what} cannot be read ({reason.lower()}); check the path") from unreadable
+    if len(content) > most_bytes:
+        raise error(f"{path}: got more than {most_bytes:,} bytes, expected a {what}, which is smaller")
+    return content
 
 
 def sha256_of(path: Path) -> str:

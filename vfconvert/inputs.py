@@ -39,11 +39,15 @@ class Source:
 
     def read(self, index: int) -> Tensor:
         """What the network is given of one image, `(C, H, W)`."""
+        return self.pair(index)[0]
+
+    def pair(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """What the network is given of one image, `(C, H, W)`, and what it is compared with."""
         if self.examples is None or self.transform is None:
             raise ValueError("there are no images to read")
         patches = isinstance(self.transform, RestorationTransform) and self.transform.patch is not None
         # Whole images of a restoration differ in size, so that parts of them stand for all.
-        return self.transform(*self.examples.read(index), index, patches)[0]
+        return self.transform(*self.examples.read(index), index, patches)
 
     def readable(self, indices: Sequence[int], most: float) -> tuple[int, ...]:
         """The images that can be decoded. Raises `UnreadableImageError` where more than `most` of all cannot."""
@@ -87,6 +91,7 @@ class Images:
     classes: int
     choosing: int
     report: ImagesReport
+    indices: tuple[int, ...] = ()  # which examples judge; none where there are none
 
     def half(self, flag: str) -> int:
         """How many of the images to judge by are chosen on; the others judge the result. Raises `NoImagesError`."""
@@ -172,6 +177,7 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
             held_out=len(split.held_out),
             preprocessing=source.preprocessing,
         ),
+        indices=split.held_out,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vfconvert.gates import Saving
 from vfconvert.overrides import Override
 from vfconvert.targets import Target
 from vfconvert.training_options import TrainingOptions
@@ -51,7 +52,8 @@ class ConversionOptions:
     arch_args: Mapping[str, object] = field(default_factory=dict)
     trust_pickle: bool = False
     output: Path | None = None  # None: the model's name with ".onnx" (".versatile.onnx" where that is taken)
-    report: Path | None = None
+    reports: tuple[Path, ...] = ()  # what each holds is told by its suffix
+    samples: int = 12  # images that reports show with both networks' answers
     formats: tuple[str, ...] = ("onnx",)
     dynamic_size: bool = False  # ONNX of any height and width
     opset: int = 18
@@ -63,8 +65,21 @@ class ConversionOptions:
     seed: int = 0
     device: str = "cpu"
     dry_run: bool = False
+    fail_under_saving: tuple[Saving, ...] = ()  # gates: what the measured report has to keep
+    fail_over_drop: float | None = None  # points that may be lost at most on the images that judge
+    max_latency_ratio: float | None = None  # after / before
+    max_parity_error: float | None = None  # max|d| / max|y| of every file
+    max_size: int | None = None  # bytes of the largest file
+    keep_on_fail: bool = False  # files appear although a gate failed
+    junit: Path | None = None  # gates and parity as JUnit XML
     training: TrainingOptions = field(default_factory=TrainingOptions)
     command: str = "vfconvert"  # the command line, for the report
+
+    @property
+    def gated(self) -> bool:
+        """Whether any gate is set."""
+        limits = (self.fail_over_drop, self.max_latency_ratio, self.max_parity_error, self.max_size)
+        return bool(self.fail_under_saving) or any(limit is not None for limit in limits)
 
     @property
     def searches(self) -> bool:

@@ -9,18 +9,25 @@ from vfconvert.delivery import paths_of, precision_paths, readable_of
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.options import ConversionOptions
+from vfconvert.reporting.writing import check_reports
 
 
-def check_outputs(options: ConversionOptions) -> None:
-    """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output."""
+def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_recipe: Path | None = None) -> None:
+    """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output.
+
+    `recipe` is the file that `--config` reads, `new_recipe` that of `--save-config`.
+    """
+    check_reports(options.reports)
     taken = {options.model.resolve(): "the input model"}
+    if recipe is not None:
+        taken[recipe.resolve()] = "the recipe that --config reads"
     if options.searches:
         check_cache(options)
         taken[(options.damage_cache or cache_path(options.model)).resolve()] = "where damage is kept"
     if options.plan is not None:
         taken[options.plan.resolve()] = "the plan that --plan reads"
     written = [] if options.dry_run else _written(options)
-    for flag, path in (("--save-plan", options.save_plan), *written):
+    for flag, path in (("--save-config", new_recipe), ("--save-plan", options.save_plan), *written):
         if path is None:
             continue
         if path.resolve() in taken:
@@ -52,4 +59,5 @@ def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
     if "safetensors" in files:
         written.append(("--output", readable_of(files["safetensors"])))
     written += [("--output", path) for path in precision_paths(options).values()]
-    return [*written, ("--report", options.report), ("--costs", new_costs)]
+    reports = [("--report", path) for path in options.reports]
+    return [*written, *reports, ("--junit", options.junit), ("--costs", new_costs)]

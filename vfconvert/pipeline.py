@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -12,11 +12,13 @@ from vfconvert.analysis.profile import profile
 from vfconvert.analysis.totals import Totals, measure, planned
 from vfconvert.budget.targets import allowed_by
 from vfconvert.delivery import Delivery, deliver
-from vfconvert.files import atomic_path
+from vfconvert.files import Discarded, atomic_path
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
+from vfconvert.gating import check_gates, gated
 from vfconvert.inputs import Images, images_of
+from vfconvert.judging import agreement_on, judged
 from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
@@ -30,9 +32,8 @@ from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.budget import budget_report, few_tried, missed
+from vfconvert.reporting.budget import budget_report, damages, few_tried, missed
 from vfconvert.reporting.describe import (
-    agreement_report,
     latency_report,
     layer_rows,
     layout_warning,
@@ -42,9 +43,8 @@ from vfconvert.reporting.describe import (
     size_of,
     warnings_of,
 )
-from vfconvert.reporting.json_report import write_json
+from vfconvert.reporting.junit import write_junit
 from vfconvert.reporting.report import (
-    AgreementReport,
     ArtefactReport,
     BudgetReport,
     ConversionReport,
@@ -53,6 +53,7 @@ from vfconvert.reporting.report import (
     TrainingReport,
     TrialReport,
 )
+from vfconvert.reporting.writing import write_report
 from vfconvert.shortages import shortages_named
 from vfconvert.temporary import Turn
 from vfconvert.training.ranks import Ranks
@@ -68,12 +69,14 @@ _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "on
 def convert(
     options: ConversionOptions, progress: Progress = no_progress, watcher: Watcher | None = None
 ) -> ConversionReport | None:
-    """Convert one model file as `options` say; write the ONNX file and the JSON report; return the report.
+    """Convert one model file as `options` say; write the files and the reports; return the report.
 
-    Outputs appear only when the exported file has been verified. Of several processes that train together the first
-    writes and reports; the others return None. Raises the errors of `vfconvert.errors`.
+    Files appear only when they are verified and pass the gates (or not, with `keep_on_fail`); reports always. Of all
+    processes that train together the first writes and reports; the others return None. Raises the errors of
+    `vfconvert.errors`; a failed gate raises nothing and is in the report.
     """
     check_plan_options(options)
+    check_gates(options)
     ranks = Ranks.of_environment() if options.training.epochs and not options.dry_run else Ranks()
     if options.device == "cuda" and ranks.world > 1:
         options = replace(options, device=f"cuda:{ranks.local}")
@@ -88,7 +91,8 @@ def convert(
     fitted = run.search(images, table) if options.searches and images is not None else None
     run.save_plan()
     if options.dry_run or images is None:
-        return run.report(after=planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted))
+        after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted)
+        return gated(run.report(after=after), options)
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
@@ -110,7 +114,8 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
     run.plan, run.judged_from = begun.plan, half
     run.save_plan()
     report = _export(run, trained, images, table)
-    done(options)
+    if not report.discarded:  # else --resume writes it under other gates
+        done(options)
     return report
 
 
@@ -161,7 +166,7 @@ class _Run:
         """Choose the plan by the targets; the student too, where plans were tried to the end."""
 
         def lost(student: nn.Module, part: slice) -> float:
-            return points_lost(self._agreement(student, images, part))
+            return points_lost(agreement_on(self.original, student, images, part))
 
         with self.clock.stage("choose the plan"):
             found = find_plan(self.prepared, self.options, images, costs, self.fit, lost, self.progress)
@@ -170,10 +175,6 @@ class _Run:
         if found.fitted is not None:  # the fit counts as such
             self.clock.seconds["choose the plan"] -= sum(found.fitted.seconds.values())
         return found.fitted
-
-    def _agreement(self, student: nn.Module, images: Images, part: slice) -> AgreementReport:
-        labels = images.labels[part] if images.labels is not None else None
-        return agreement_report(self.original, student, images.judging[part], labels, images.classes, images.report)
 
     def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
         """Choose the student's inference form; note what it executes and how long it takes."""
@@ -201,10 +202,12 @@ class _Run:
         artefacts: tuple[ArtefactReport, ...] = (),
     ) -> ConversionReport:
         student = fitted.model if fitted is not None else None
-        agreement = None
+        looked_at = None
         if student is not None and images is not None:
             with self.clock.stage("judge"):
-                agreement = self._agreement(student, images, slice(self.judged_from, None))
+                part, source = slice(self.judged_from, None), self.prepared.source
+                looked_at = judged(self.original, student, images, part, source, self.options.samples)
+        agreement, samples = looked_at if looked_at is not None else (None, ())
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
@@ -212,6 +215,8 @@ class _Run:
         budget = self._budget(after, first)
         unexplained = fitted.unexplained if fitted is not None else {}
         rows = layer_rows(self.plan, self.layers, student, unexplained, self.before)
+        found = self.searched
+        damage = damages(found.table, found.point) if found is not None else {}
         return ConversionReport(
             command=self.options.command,
             versions=versions_of(_PACKAGES),
@@ -220,13 +225,20 @@ class _Run:
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
             layers=tuple(
-                replace(row, form=self.forms.get(row.name), macs_executed=self.executed.get(row.name)) for row in rows
+                replace(
+                    row,
+                    form=self.forms.get(row.name),
+                    macs_executed=self.executed.get(row.name),
+                    damage=damage.get(row.name),
+                )
+                for row in rows
             ),
             linears=linear_rows(self.prepared.linears, self.before),
             before=size_of(replace(self.before, numbers=count_numbers(self.loaded.model)), self.loaded.size_bytes),
             after=size_of(after, first.bytes if first is not None else None),
             images=images.report if images is not None else None,
             agreement=agreement,
+            samples=samples,
             parity=first.parity if first is not None else None,
             output=FileReport(path=first.path, bytes=first.bytes, sha256=first.sha256) if first is not None else None,
             artefacts=artefacts,
@@ -295,14 +307,18 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         calibration=images.calibration,
         metadata=metadata,
     )
-    with ExitStack() as held, ExitStack() as outputs:
-        # Last in, first out: the report appears after the files that it describes.
-        beside = outputs.enter_context(atomic_path(options.report)) if options.report is not None else None
-        with run.clock.stage("export and verify"):
-            artefacts, precisions = deliver(delivery, options, outputs)
-        after = replace(measure(student, example), macs_executed=count_macs(inference.model, example).total)
-        report = replace(run.report(after, fitted, images, artefacts), precisions=precisions)
-        if beside is not None:
-            write_json(report, beside)
-        Turn(held).take(folders_of(options))  # of two runs one replaces all files of the other
+    with ExitStack() as held, ExitStack() as outputs:  # last in, first out: reports appear after what they describe
+        wanted = [(write_report, path) for path in options.reports]
+        wanted += [(write_junit, options.junit)] if options.junit is not None else []
+        reports = [(write, outputs.enter_context(atomic_path(path))) for write, path in wanted]
+        with suppress(Discarded), ExitStack() as files:
+            with run.clock.stage("export and verify"):
+                artefacts, precisions = deliver(delivery, options, files)
+            after = replace(measure(student, example), macs_executed=count_macs(inference.model, example).total)
+            report = gated(replace(run.report(after, fitted, images, artefacts), precisions=precisions), options)
+            for write, beside in reports:
+                write(report, beside)
+            Turn(held).take(folders_of(options))  # of two runs one replaces all files of the other
+            if report.discarded:
+                raise Discarded
     return report

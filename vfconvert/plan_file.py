@@ -12,7 +12,7 @@ from torch import nn
 from vfconvert.analysis.profile import Profile, module_names
 from vfconvert.eligibility import Facts, facts_of, reason_to_keep
 from vfconvert.errors import PlanFileError
-from vfconvert.files import atomic_path
+from vfconvert.files import atomic_path, read_small
 from vfconvert.json_fields import Checked, JsonObject, is_line, near, parse, shown
 from vfconvert.plan_entries import decision_of, entry_of
 from vfconvert.planning import Decision, Keep, Plan, check_convolutions, check_something_converted
@@ -79,7 +79,7 @@ def read_plan(path: Path, model: nn.Module, profile: Profile, norms: Mapping[str
 def _value_of(path: Path) -> JsonObject:
     """The object in the file, of a schema that is known."""
     try:
-        value = parse(_bytes_of(path))
+        value = parse(read_small(path, MOST_BYTES, "plan", "--save-plan", PlanFileError))
     except ValueError as error:
         raise PlanFileError(f"{path}: the plan is no JSON: {error}; correct it, or save it again") from error
     if not isinstance(value, JsonObject):
@@ -92,20 +92,6 @@ def _value_of(path: Path) -> JsonObject:
             f"of vfconvert ({__version__})"
         )
     return value
-
-
-def _bytes_of(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():
-            raise PlanFileError(f"{path}: is no regular file, expected a plan; name the file that --save-plan wrote")
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise PlanFileError(f"{path}: the plan cannot be read ({reason.lower()}); check the path") from error
-    if len(text) > MOST_BYTES:
-        raise PlanFileError(f"{path}: got more than {MOST_BYTES:,} bytes, expected a plan, which is smaller")
-    return text
 
 
 def _plan_of(entries: list[Any], errors: list[str], every: Mapping[str, Facts], norms: Mapping[str, str]) -> Plan:

@@ -3,15 +3,19 @@ import sys
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 
 import pytest
 
 from tests.reporting.samples import DRY, FULL
+from tests.reporting.test_gates import FAILED
 from vfconvert.cli.convert_options import CROPS, DEFAULTS
 from vfconvert.cli.main import main
 from vfconvert.cli.training_options import PREFIX
+from vfconvert.errors import GateError
 from vfconvert.ops.crops import CROP_FAMILIES
 from vfconvert.options import ConversionOptions
+from vfconvert.reporting.json_report import to_json
 from vfconvert.training_options import TrainingOptions
 
 OPTIONS = main.commands["convert"].params
@@ -58,7 +62,8 @@ def test_no_argument_shows_help(cli_invoke):
 
 def test_version_names_the_packages_that_matter(cli_invoke):
     shown = cli_invoke("--version", exit_code=0).stdout
-    assert shown.splitlines() == [f"{name} {version(name)}" for name in ("vfconvert", "torch", "onnx", "onnxruntime")]
+    packages = ("vfconvert", "torch", "torchvision", "onnx", "onnxruntime")
+    assert shown.splitlines() == [*(f"{name} {version(name)}" for name in packages), f"python {python_version()}"]
 
 
 def heavy_after(statement: str) -> list[str]:
@@ -76,7 +81,13 @@ def test_meta_a_heavy_package_is_seen():
 
 
 def test_there_is_one_option_for_every_field():
-    names = {option.name for option in OPTIONS if not option.name.startswith(PREFIX)} - {"quiet", "verbose"}
+    names = {option.name for option in OPTIONS if not option.name.startswith(PREFIX)} - {
+        "quiet",
+        "verbose",
+        "as_json",
+        "config",
+        "save_config",
+    }
     assert names == {field.name for field in fields(ConversionOptions)} - {"command", "training"}
     training = {option.name.removeprefix(PREFIX) for option in OPTIONS if option.name.startswith(PREFIX)}
     assert training == {field.name for field in fields(TrainingOptions)}
@@ -97,7 +108,8 @@ def test_every_option_arrives(cli_invoke, asked):
         "m.pt --spatial --channel --windows 4 --channel-stride 1/8 --crops lines --no-reconstruct --no-augment "
         "--include layer1.* --include layer2.* --exclude *.conv1 --include-first --data d --size 32x64 --mean 0.5 "
         "--std 0.25 --preset P --input-shape 1,32,64 --calibration-images 7 --arch f.py:make --arch-arg depth=20 "
-        "--arch-arg wide=true --trust-pickle -o o.onnx --report r.json --opset 20 --seed 5 --device cuda:1 -v"
+        "--arch-arg wide=true --trust-pickle -o o.onnx --report r.json --opset 20 "
+        "--report r.html --samples 3 --seed 5 --device cuda:1 -v"
     )
     cli_invoke(*line.split(), exit_code=0)
     expected = ConversionOptions(
@@ -123,7 +135,8 @@ def test_every_option_arrives(cli_invoke, asked):
         arch_args={"depth": 20, "wide": True},
         trust_pickle=True,
         output=Path("o.onnx"),
-        report=Path("r.json"),
+        reports=(Path("r.json"), Path("r.html")),
+        samples=3,
         opset=20,
         seed=5,
         device="cuda:1",
@@ -164,6 +177,19 @@ def test_wrong_command_line_is_refused(cli_invoke, asked, arguments, said):
 def test_quiet_prints_the_path_and_nothing_else(cli_invoke, asked):
     result = cli_invoke("m.pt", "--spatial", "-q", exit_code=0)
     assert (result.stdout, result.stderr) == (f"{FULL.output.path}\n", "")
+
+
+@pytest.mark.parametrize("more", [[], ["-q"], ["-v"]], ids=["alone", "quiet", "verbose"])
+def test_json_is_all_that_is_printed(cli_invoke, asked, more):
+    result = cli_invoke("m.pt", "--spatial", "--json", *more, exit_code=0)
+    assert (result.stdout, result.stderr) == (to_json(FULL), "")
+
+
+def test_json_is_printed_where_a_gate_failed(cli_invoke, monkeypatch):
+    monkeypatch.setattr("vfconvert.pipeline.convert", lambda *_: FAILED)
+    result = cli_invoke("m.pt", "--spatial", "--json", exit_code=GateError.exit_code)
+    assert result.stdout == to_json(FAILED)
+    assert result.stderr.startswith("Error: 1 of 2 gate(s) failed: --max-size: ")
 
 
 def test_verbose_lists_every_layer(cli_invoke, asked):

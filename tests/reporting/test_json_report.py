@@ -6,8 +6,9 @@ import pytest
 
 from tests.reporting.samples import DRY, FULL, IMAGES_OUT
 from vfconvert.errors import UnwritableOutputError
-from vfconvert.reporting.json_report import to_json, write_json
+from vfconvert.reporting.json_report import to_json
 from vfconvert.reporting.report import SCHEMA_VERSION, ConversionReport
+from vfconvert.reporting.writing import write_report
 
 
 @pytest.mark.parametrize("name", ["full", "dry", "images_out"])
@@ -47,7 +48,7 @@ def test_meta_a_constant_that_is_no_json_is_seen():
 
 def test_file_is_utf8_and_reads_back(tmp_path):
     report = replace(FULL, command="vfconvert größe.pt")
-    write_json(report, tmp_path / "r.json")
+    write_report(report, tmp_path / "r.json")
     assert "größe" in (tmp_path / "r.json").read_bytes().decode("utf-8")
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8")) == json.loads(to_json(report))
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
@@ -55,10 +56,10 @@ def test_file_is_utf8_and_reads_back(tmp_path):
 
 def test_path_that_is_not_utf8_reads_back(tmp_path):
     path = b"caf\xe9.pt".decode("utf-8", "surrogateescape")
-    write_json(replace(FULL, input=replace(FULL.input, path=path)), tmp_path / "r.json")
+    write_report(replace(FULL, input=replace(FULL.input, path=path)), tmp_path / "r.json")
     assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["input"]["path"] == path
 
 
 def test_folder_that_is_missing_is_refused(tmp_path):
     with pytest.raises(UnwritableOutputError, match="does not exist"):
-        write_json(FULL, tmp_path / "no" / "r.json")
+        write_report(FULL, tmp_path / "no" / "r.json")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vfconvert.cli.convert_options import convert_options
-from vfconvert.cli.group import COMMAND_LINE, MAIN_JOB, SectionCommand
+from vfconvert.cli.group import MAIN_JOB, SectionCommand
+from vfconvert.cli.recipe import command_line, is_stated, recipe_text
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
+from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
 from vfconvert.cli.training_options import PREFIX, training_of
 from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of
@@ -32,30 +35,52 @@ CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use 
 @click.command(MAIN_JOB, cls=SectionCommand)
 @convert_options
 @click.pass_context
-def convert(ctx: click.Context, /, quiet: bool, verbose: bool, **values: Any) -> ConversionReport | None:
+def convert(
+    ctx: click.Context,
+    /,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    config: Path | None,
+    save_config: Path | None,
+    **values: Any,
+) -> ConversionReport | None:
     """Convert MODEL, the same as without the word "convert"."""
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
     _check_method(ctx, values)
     values["arch_args"] = mapping_of(values["arch_args"])
     training = training_of(values)
-    options = ConversionOptions(**values, training=training, command=ctx.meta[COMMAND_LINE])
+    options = ConversionOptions(**values, training=training, command=command_line(ctx))
     others = int(os.environ.get("RANK", "0") or 0) > 0 and training.epochs > 0  # the first process speaks for all
     for given, warning in ((options.trust_pickle, TRUST_WARNING), (options.trust_data_code, CODE_WARNING)):
         if given and not others:
             click.echo(warning, err=True)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet or others) as progress:
+        from vfconvert.config.document import write_recipe
+        from vfconvert.gating import refuse_failed
+        from vfconvert.outputs import check_outputs
         from vfconvert.pipeline import convert as run
 
+        if (config is not None or save_config is not None) and not others:
+            check_outputs(options, config, save_config)
+        if save_config is not None and not others:
+            write_recipe(recipe_text(ctx), save_config)
         report = run(options, progress, Screen(progress, quiet=quiet))
     if report is None:
         return None
-    if not quiet:
+    append_step_summary(report, os.environ.get(STEP_SUMMARY))
+    if as_json:
+        from vfconvert.reporting.json_report import to_json
+
+        click.echo(to_json(report).encode("utf-8", errors="backslashreplace"), nl=False)
+    elif not quiet:
         from vfconvert.reporting.terminal import render
 
         show(render(report, verbose=verbose))
     elif report.output is not None:
         click.echo(report.output.path)
+    refuse_failed(report)
     return report
 
 
@@ -63,10 +88,13 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
     """Raise `click.UsageError` where nothing says how to convert, or an option says nothing beside the others."""
 
     def given(*names: str) -> list[str]:
-        flags = {parameter.name: parameter.opts[0] for parameter in ctx.command.params}
-        return [flags[n] for n in names if ctx.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE]
+        options = {parameter.name: parameter for parameter in ctx.command.params}
+        return [options[name].opts[0] for name in names if is_stated(ctx, options[name])]
 
     _check_training(given, values)
+    limits = ("fail_under_saving", "fail_over_drop", "max_latency_ratio", "max_parity_error", "max_size")
+    if values["keep_on_fail"] and all(values[name] in (None, ()) for name in limits):
+        raise click.UsageError("--keep-on-fail says nothing without a gate; add one, like --max-size 5MB, or drop it")
     if values["plan"] is not None:
         if stated := given(*_STATED_BY_A_PLAN):
             raise click.UsageError(

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
+from vfconvert.cli.gate_options import GATES
 from vfconvert.cli.group import SectionOption
+from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.options import ConversionOptions
@@ -27,13 +29,14 @@ def _option(section: str, *names: str, help: str, **settings: Any) -> Callable[[
     return click.option(*names, cls=SectionOption, section=section, help=help, **settings)
 
 
-_method = partial(_option, "Method (at least one of --spatial and --channel, or --layer or --plan)")
+_method = partial(_option, "Method (these, or --target, --layer or --plan)")
 _layers = partial(_option, "Which layers")
 _budget = partial(_option, "A plan under a budget")
 _images = partial(_option, "Images to fit on and to judge by")
 _loading = partial(_option, "Files that hold only weights, or more than a network")
 _writing = partial(_option, "Output")
 _speed = partial(_option, "Speed of the written file")
+_recipe = partial(_option, "Recipes")
 
 _ALL: tuple[Callable[[Any], Any], ...] = (
     click.argument("model", type=_FILE),
@@ -183,7 +186,23 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="What to write; repeatable. safetensors holds a recipe that vfconvert.load rebuilds the network from.",
     ),
-    _writing("--report", type=_FILE, metavar="PATH", help="Write the report as JSON too."),
+    _writing(
+        "--report",
+        "reports",
+        multiple=True,
+        type=_FILE,
+        metavar="PATH",
+        help="Write the report too: .html a page for people, .md Markdown for a pull request, .json all of it for "
+        "programs, .csv the layers; repeatable.",
+    ),
+    _writing(
+        "--samples",
+        type=click.IntRange(min=0),
+        default=DEFAULTS["samples"],
+        show_default=True,
+        metavar="N",
+        help="Images that the page shows with both networks' answers.",
+    ),
     _writing("--save-plan", type=_FILE, metavar="FILE", help="Write what becomes of each layer, for --plan to read."),
     _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
     _writing("--dynamic-size", is_flag=True, help="Let the files take any height and width."),
@@ -216,6 +235,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _speed("--int8", is_flag=True, help="Write the ONNX file in eight bits besides, calibrated on the same images."),
     *TRAINING,
+    *GATES,
     _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing but --save-plan."),
     _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(
@@ -225,8 +245,19 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME",
         help="Where to compute: cpu, cuda, cuda:1.",
     ),
+    _writing("--json", "as_json", is_flag=True, help="Print the report as one JSON object instead of text."),
     _writing("-q", "--quiet", is_flag=True, help="Print nothing but errors and the path of the file written."),
     _writing("-v", "--verbose", is_flag=True, help="List every layer, times, versions and checksums."),
+    _recipe(
+        "--config",
+        type=_FILE,
+        metavar="FILE",
+        is_eager=True,
+        callback=use_recipe,
+        help="Take options from this YAML file, by their names without dashes. The command line wins, and --no-FLAG "
+        "switches a flag of the file off.",
+    ),
+    _recipe("--save-config", type=_FILE, metavar="FILE", help="Write what is run as such a file."),
 )
 
 

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from vfconvert.cli.boundary import one_line_errors
 
 MAIN_JOB = "convert"
 COMMAND_LINE = "vfconvert.command_line"  # where a context keeps the line that it was made from
+ARGUMENTS = "vfconvert.arguments"  # and the words after the command's name
 
 
 class SectionOption(click.Option):
-    """An option with the heading under which help lists it."""
+    """An option with the heading under which help lists it.
 
-    def __init__(self, *args: Any, section: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    A flag has its opposite, `--no-…`, for what a recipe has switched on; help leaves it out.
+    """
+
+    def __init__(self, declarations: Sequence[str], *, section: str, **settings: Any) -> None:
+        self._opposed = bool(settings.get("is_flag"))
+        if self._opposed:
+            declarations = [f"{one}/--no-{one[2:]}" if one.startswith("--") else one for one in declarations]
+        super().__init__(declarations, **settings)
         self.section = section
+
+    @property
+    def opposites(self) -> list[str]:
+        """`--no-…` of a flag, where that is not its own half of the option."""
+        return self.secondary_opts if self._opposed else []
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """The line of help."""
+        if not self._opposed:
+            return super().get_help_record(ctx)
+        alone = copy.copy(self)
+        alone.secondary_opts = []
+        return click.Option.get_help_record(alone, ctx)
 
 
 class SectionCommand(click.Command):
     """A command that lists its options under headings and knows the line it was called with."""
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Options that begin so; the opposites of flags only where they are asked for."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("--no-"):
+            return found
+        opposites = {flag for option in self.params if isinstance(option, SectionOption) for flag in option.opposites}
+        return [item for item in found if item.value not in opposites]
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and keep the arguments as one line that a shell reads back."""
         own = [] if self.name == MAIN_JOB else [str(self.name)]
-        ctx.meta[COMMAND_LINE] = shlex.join(["vfconvert", *own, *args])
+        ctx.meta[COMMAND_LINE], ctx.meta[ARGUMENTS] = shlex.join(["vfconvert", *own, *args]), tuple(args)
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,6 +85,15 @@ class MainJobGroup(click.Group):
         if args and args[0] not in (*self.commands, *self._own_options(ctx)):
             args = [MAIN_JOB, *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """What a shell may complete the first word to: a command, an option of the main job, or a file."""
+        found = super().shell_complete(ctx, incomplete)
+        job = self.commands[MAIN_JOB]
+        own = {item.value for item in found}
+        found += [item for item in job.shell_complete(ctx, incomplete) if item.value not in own]
+        # Files first: bash starts its list anew at them.
+        return found if incomplete.startswith("-") else [CompletionItem(incomplete, type="file"), *found]
 
     def _own_options(self, ctx: click.Context) -> Sequence[str]:
         return [flag for parameter in self.get_params(ctx) for flag in parameter.opts]

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import click
 
+from vfconvert.cli.batch import batch
 from vfconvert.cli.bench import bench
 from vfconvert.cli.convert import convert
 from vfconvert.cli.demo import demo
 from vfconvert.cli.group import MainJobGroup
 from vfconvert.cli.inspect import inspect
+from vfconvert.cli.schema import schema
+from vfconvert.version import __version__
 
-_PACKAGES = ("vfconvert", "torch", "onnx", "onnxruntime")
+_PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime")
 
 
 def _print_versions(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        for name in _PACKAGES:
-            click.echo(f"{name} {_version(name)}")
+        found = {"vfconvert": __version__, **{name: _version(name) for name in _PACKAGES}}
+        for name, number in {**found, "python": platform.python_version()}.items():
+            click.echo(f"{name} {number}")
         ctx.exit()
 
 
@@ -36,7 +41,7 @@ def _version(name: str) -> str:
     expose_value=False,
     is_eager=True,
     callback=_print_versions,
-    help="Show the versions of vfconvert, torch, onnx and onnxruntime.",
+    help="Show the versions of vfconvert, torch, torchvision, onnx, onnxruntime and Python.",
 )
 def main() -> None:
     """Convert a pretrained convolutional network to versatile filters.
@@ -48,9 +53,11 @@ def main() -> None:
 
 
 main.add_command(convert)
+main.add_command(batch)
 main.add_command(inspect)
 main.add_command(bench)
 main.add_command(demo)
+main.add_command(schema)
 
 
 if __name__ == "__main__":

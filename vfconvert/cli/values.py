@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from vfconvert.gates import read_bytes, read_saving
 from vfconvert.overrides import read_count_or_share, read_override
-from vfconvert.targets import Target, read_target
+from vfconvert.targets import read_target
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
@@ -37,32 +38,23 @@ class Value(_ParamType):
             self.fail(f"got {value!r}, expected {self._expected}", param, ctx)
 
 
-class TargetValue(_ParamType):
-    """A limit of --target; what is wrong with it is said by its own reader."""
+class Explained(_ParamType):
+    """A value read by a plain function that itself says, in a `ValueError`, what is wrong with the text.
 
-    name = "target"
+    `quoted`: what was got is not in its message.
+    """
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Target:
-        """The target; one that is no string has been read before."""
-        if isinstance(value, Target):
-            return value
-        try:
-            return read_target(value)
-        except ValueError as error:
-            self.fail(f"got {value!r}: {error}", param, ctx)
-
-
-class LayerValue(_ParamType):
-    """The value of `--layer`, refused with what is wrong in it."""
-
-    name = "layer"
+    def __init__(self, name: str, read: Callable[[str], Any], *, quoted: bool = True) -> None:
+        self.name, self._read, self._quoted = name, read, quoted
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An `Override`; one that is no string has been read before."""
+        """The value; one that is no string has been read before."""
+        if not isinstance(value, str):
+            return value
         try:
-            return read_override(value) if isinstance(value, str) else value
+            return self._read(value)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"got {value!r}: {error}" if self._quoted else str(error), param, ctx)
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -116,5 +108,7 @@ SIZE = Value("size", read_size, "one side like 224, or HxW like 224x320")
 NUMBERS = Value("numbers", read_numbers, "numbers with commas between them, like 0.485,0.456,0.406")
 SHAPE = Value("shape", read_shape, "three numbers C,H,W like 3,224,224")
 PAIR = Value("pair", read_pair, "KEY=VALUE like num_classes=10")
-LAYER = LayerValue()
-TARGET = TargetValue()
+LAYER = Explained("layer", read_override, quoted=False)
+TARGET = Explained("target", read_target)
+SAVING = Explained("saving", read_saving)
+BYTES = Explained("bytes", read_bytes)

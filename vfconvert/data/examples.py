@@ -42,6 +42,11 @@ class Examples(Protocol):
         """How many classes the labels tell apart; 0 where the labels are no classes or nobody says how many."""
         ...
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the classes are called, in their order; empty where nobody says."""
+        ...
+
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
@@ -101,6 +106,11 @@ class FolderExamples:
         """The number of subfolders that hold images."""
         return len(self.folder.classes)
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of those subfolders."""
+        return self.folder.classes
+
     def __len__(self) -> int:
         return len(self.folder.paths)
 
@@ -156,6 +166,11 @@ class PairedExamples:
     def classes(self) -> int:
         """0: the labels are images."""
         return 0
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None."""
+        return ()
 
     def __len__(self) -> int:
         return len(self.images)

@@ -46,6 +46,13 @@ class DatasetExamples:
         labels = None if hasattr(said, "__len__") else self.labels()
         return max(labels) + 1 if labels else len(said or ())
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The dataset's `classes` where they are texts, or tuples of synonyms of which the first is taken."""
+        said = getattr(self.dataset, "classes", None)
+        named = [name[0] if isinstance(name, tuple) and name else name for name in said or ()] if _is_list(said) else []
+        return tuple(named) if all(isinstance(name, str) for name in named) else ()
+
     def __len__(self) -> int:
         return len(self.dataset)
 
@@ -189,6 +196,10 @@ def user_examples(where: str) -> DatasetExamples:
     if len(examples) == 0:
         raise NoImagesError(f"--data {where}: returned a dataset of no images")
     return examples
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, (list, tuple))
 
 
 def _kind(value: object) -> str:

@@ -88,6 +88,15 @@ class Preprocessing:
         normalised: Tensor = F.normalize(tensor, list(mean), list(std))
         return normalised
 
+    def pixels(self, tensor: Tensor) -> Tensor:
+        """Back to pixels / 255: what was prepared so, or a network's answer in the same units, `(…, C, H, W)`."""
+        mean, std = self.mean, self.std
+        if self.preset is not None:
+            known = preset_transform(self.preset)
+            mean, std = (tuple(getattr(known, key, None) or ()) or None for key in ("mean", "std"))
+        pixels = tensor if std is None else tensor * tensor.new_tensor(std)[:, None, None]
+        return pixels if mean is None else pixels + tensor.new_tensor(mean)[:, None, None]
+
     def describe(self) -> str:
         """One line for the report: everything that happens to an image, defaults included."""
         if self.preset is not None:

@@ -47,6 +47,11 @@ class ShardExamples:
         """One more than the largest class; 0 without `.cls` members."""
         return int(self.places[:, 3].max()) + 1
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """None: shards hold numbers."""
+        return ()
+
     def __len__(self) -> int:
         return len(self.members)
 

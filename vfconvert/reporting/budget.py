@@ -73,6 +73,12 @@ def few_tried(found: BudgetReport | None, wanted: int) -> tuple[str, ...]:
     return (f"--refine {wanted} found {others} other plan(s) within the targets and near the best prediction",)
 
 
+def damages(table: OptionTable, point: Point) -> dict[str, float]:
+    """What the chosen plan is predicted to harm at each layer that had a choice."""
+    options = zip(table.layers, point.chosen, strict=True)
+    return {layer.layer: layer.options[index].damage for layer, index in options}
+
+
 def budget_lines(found: BudgetReport | None) -> Iterator[Text]:
     """A line for each target, and one for the damage."""
     if found is None:

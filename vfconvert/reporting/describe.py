@@ -26,12 +26,16 @@ ENOUGH_RELATIVE_ERROR = 0.05
 ENOUGH_RELATIVE_CHANGE = 0.2
 
 
-def agreement_report(
-    teacher: nn.Module, student: nn.Module, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
-) -> AgreementReport:
-    """How far the student still answers as the teacher does on images no stage has seen."""
+def answers_of(teacher: nn.Module, student: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The main outputs `(N, …)` of both networks on images `(N, C, H, W)`."""
     batch = judging_batch(images)
-    wanted, got = predict(teacher, images, batch), predict(student, images, batch)
+    return predict(teacher, images, batch), predict(student, images, batch)
+
+
+def agreement_of(
+    wanted: Tensor, got: Tensor, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
+) -> AgreementReport:
+    """How far the answers `got` of the student are those of the teacher, `wanted`, both `(N, …)`."""
     found = agreement(wanted, got)
     comparable = labels is not None and wanted.dim() == 2 and classes == wanted.shape[1]
     correction = None
@@ -63,6 +67,13 @@ def points_lost(found: AgreementReport) -> float:
     if found.measure == "top-1 agreement":
         return 100 * (1 - found.value)
     return 100 * found.relative_error
+
+
+def drop_measure(found: AgreementReport) -> str:
+    """What `points_lost` counts."""
+    if found.accuracy_before is not None and found.accuracy_after is not None:
+        return "accuracy lost"
+    return "agreement lost" if found.measure == "top-1 agreement" else "relative error of the outputs"
 
 
 def latency_report(timings: Mapping[str, Timing], *, threads: int, batch: int) -> LatencyReport | None:

@@ -1,7 +1,7 @@
 """The report for programs: JSON, UTF-8, keys in the order of the fields of `ConversionReport`, version first.
 
-Numbers are finite: what is not becomes null. Bytes, counts and shares of 1 are not rounded. MACs are multiply-adds;
-each `macs_…` of a whole network has its `flops_…` = 2 x MACs beside it.
+Numbers are finite: what is not becomes null. Bytes, counts and shares of 1 are not rounded; pictures are left out.
+MACs are multiply-adds; each `macs_…` of a whole network has its `flops_…` = 2 x MACs beside it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
-from vfconvert.files import atomic_path
 from vfconvert.reporting.report import ConversionReport, Size
 
 
@@ -24,17 +22,11 @@ def to_json(report: ConversionReport) -> str:
     return json.dumps(ordered, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(report: ConversionReport, path: Path) -> None:
-    """Write `to_json(report)`: the whole file or none. Raises `UnwritableOutputError`."""
-    with atomic_path(path) as temporary:
-        # A file name that is not UTF-8 holds lone surrogates; backslashes make them JSON's own escapes.
-        temporary.write_bytes(to_json(report).encode("utf-8", errors="backslashreplace"))
-
-
 def plain_value(value: Any) -> Any:
     """Dicts, lists, strings, booleans, integers, finite floats and None only."""
     if is_dataclass(value):
-        plain = {field.name: plain_value(getattr(value, field.name)) for field in fields(value)}
+        named = {field.name: getattr(value, field.name) for field in fields(value)}
+        plain = {name: plain_value(item) for name, item in named.items() if not isinstance(item, bytes)}
         if isinstance(value, Size):
             plain |= {"flops_method": 2 * value.macs_method, "flops_executed": 2 * value.macs_executed}
         return plain

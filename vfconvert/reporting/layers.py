@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from vfconvert.reporting.figures import ALL, DECISION_OF_THE_REST, EVERYTHING_ELSE, converted_of, decision_text, rest_of
 from vfconvert.reporting.report import ConversionReport, LayerRow
 from vfconvert.reporting.units import percent, plural, whole
 
@@ -20,7 +21,7 @@ _MOST_SPECS = 6
 def layers_table(report: ConversionReport) -> Table:
     """Every Conv2d with its decision; the weight columns add up to the parameters of the whole network."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_footer=True)
-    table.add_column("layer", Text("all parameters"), overflow="fold", max_width=28)
+    table.add_column("layer", Text(ALL), overflow="fold", max_width=28)
     table.add_column("decision", overflow="fold")
     table.add_column("unexpl.", justify="right", no_wrap=True)
     table.add_column("weights", Text(whole(report.before.parameters)), justify="right", no_wrap=True)
@@ -28,17 +29,18 @@ def layers_table(report: ConversionReport) -> Table:
     for row in report.layers:
         table.add_row(
             Text(row.name),
-            Text(_decision(row)),
+            Text(decision_text(row)),
             "" if row.unexplained is None else percent(row.unexplained),
             whole(row.weights_before),
             whole(row.weights_after),
         )
+    rest = rest_of(report)
     table.add_row(
-        Text("everything else"),
-        Text("norms, biases, scales, other layers"),
+        Text(EVERYTHING_ELSE),
+        Text(DECISION_OF_THE_REST),
         "",
-        whole(report.before.parameters - sum(row.weights_before for row in report.layers)),
-        whole(report.after.parameters - sum(row.weights_after for row in report.layers)),
+        whole(rest.weights_before),
+        whole(rest.weights_after),
     )
     return table
 
@@ -46,8 +48,8 @@ def layers_table(report: ConversionReport) -> Table:
 def layers_summary(report: ConversionReport) -> Iterator[RenderableType]:
     """How many layers were converted to what."""
     converted = [row for row in report.layers if row.decision == "convert"]
-    yield Text(f"Converted: {whole(len(converted))} of {plural(len(report.layers), 'Conv2d layer')}", style="bold")
-    specs = _grouped(converted, [_decision(row) for row in converted])
+    yield Text(f"Converted: {converted_of(report)}", style="bold")
+    specs = _grouped(converted, [decision_text(row) for row in converted])
     for spec, rows in specs[:_MOST_SPECS]:
         yield indented(f"{whole(len(rows))} x {spec}")
     if len(specs) > _MOST_SPECS:
@@ -58,15 +60,6 @@ def layers_summary(report: ConversionReport) -> Iterator[RenderableType]:
         worst, name = max(measured)
         middle = median(share for share, _ in measured)
         yield indented(f"unexplained by the fit: median {percent(middle)}, most {percent(worst)} ({name})")
-
-
-def _decision(row: LayerRow) -> str:
-    if row.decision == "keep":
-        return f"kept ({row.code or 'no reason given'})"
-    said = row.spec or "converted"
-    if row.form is not None:
-        said += "; an ordinary convolution" if row.form == "plain" else f"; in {row.form}"
-    return f"{said} (a group convolution: windows share nothing)" if row.group_convolution else said
 
 
 def _grouped(rows: Sequence[LayerRow], keys: Sequence[str]) -> list[tuple[str, list[LayerRow]]]:

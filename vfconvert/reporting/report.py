@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vfconvert.reporting.sample import SampleReport
+
 SCHEMA_VERSION = 1
 
 
@@ -20,6 +22,7 @@ class LayerRow:
     `unexplained` is the share of the layer's output variance (weighted by importance) that the closed-form fit leaves.
     `parameters_share` (weight and bias; what is tied counts once) and `macs_share` are shares of the whole original
     network, the latter None where the layer's runs are not known. `flag` would include a kept layer, None: none can.
+    `damage` is what the plan predicts that the layer adds to `BudgetReport.damage`; None where none was searched for.
     """
 
     name: str
@@ -39,6 +42,7 @@ class LayerRow:
     parameters_share: float = 0.0
     macs_share: float | None = None
     flag: str | None = None
+    damage: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,8 +229,29 @@ class TrainingReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GateReport:
+    """One limit that the user set to the result: `name` is the option without dashes, with the cost where it has one.
+
+    `figure` says what `got` is, None where it could not be measured: then the gate has failed. `bound` is "at least" or
+    "at most" of `limit`; `unit` of both is "share" (of 1), "points", "ratio" or "bytes".
+    """
+
+    name: str
+    figure: str
+    unit: str
+    bound: str
+    limit: float
+    got: float | None
+    passed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ConversionReport:
-    """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run."""
+    """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run.
+
+    Where a gate failed and files were not to be kept, there is no output and no artefact: `discarded` tells of those
+    that were made, compared and measured, and do not exist.
+    """
 
     command: str
     versions: Mapping[str, str]
@@ -250,4 +275,12 @@ class ConversionReport:
     budget: BudgetReport | None = None
     training: TrainingReport | None = None
     precisions: tuple[PrecisionReport, ...] = ()
+    samples: tuple[SampleReport, ...] = ()
+    gates: tuple[GateReport, ...] = ()
+    discarded: tuple[ArtefactReport, ...] = ()
     schema_version: int = SCHEMA_VERSION
+
+    @property
+    def failed_gates(self) -> tuple[GateReport, ...]:
+        """The gates that the result does not pass."""
+        return tuple(gate for gate in self.gates if not gate.passed)

@@ -44,6 +44,11 @@ def decibels(value: float) -> str:
     return f"{value:.2f} dB" if math.isfinite(value) else "not finite"
 
 
+def judged_value(measure: str, value: float) -> str:
+    """How far two networks agree, as `measure` has it: "PSNR" in dB, all else a share of 1."""
+    return decibels(value) if measure == "PSNR" else percent(value)
+
+
 def small(value: float) -> str:
     """An error or tolerance, three digits."""
     return f"{value:.3g}" if math.isfinite(value) else "not finite"

@@ -1,0 +1,164 @@
+"""A batch converts what is not done, keeps what is, and one failure stops no other."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from vfconvert.batching import running
+from vfconvert.batching.items import Item
+from vfconvert.batching.pool import Job
+from vfconvert.batching.records import is_done, key_of, read_record, record_path, write_record
+from vfconvert.batching.running import Progressed, part_of, run_batch
+from vfconvert.errors import UnwritableOutputError
+
+CONVERSION = """
+import json, sys
+model, output, report = sys.argv[1:]
+text = open(model).read()
+if text == "bad":
+    print("Error: model.pt: is bad; choose another", file=sys.stderr)
+    sys.exit(13)
+open(output, "w").write(text.upper())
+json.dump({"artefacts": [{"path": output, "bytes": len(text)}]}, open(report, "w"))
+sys.exit(3 if text == "gate" else 0)
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the place of the command a small script of the same files and codes."""
+    real = running._job
+
+    def quick(number: int, item: Item, folder: Path, resume: bool) -> Job:
+        made = real(number, item, folder, resume)
+        output, report = (made.command[made.command.index(flag) + 1] for flag in ("--output", "--report"))
+        return dataclasses.replace(
+            made, command=(made.command[0], "-S", "-c", CONVERSION, str(item.model), output, report)
+        )
+
+    monkeypatch.setattr(running, "_job", quick)
+
+
+def items(folder: Path, **texts: str) -> list[Item]:
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return [Item(name=name, model=folder / name) for name in texts]
+
+
+def run(found: list[Item], folder: Path, **settings: object) -> dict[str, str]:
+    """The state of each, in brackets where it was skipped."""
+    steps: list[Progressed] = []
+    run_batch(found, folder, jobs=2, told=steps.append, **settings)  # type: ignore[arg-type]
+    ended = [step for step in steps if step.record is not None]
+    return {s.item.name: f"[{s.record.state}]" if s.skipped else s.record.state for s in ended if s.record is not None}
+
+
+def test_one_failure_stops_no_other(tmp_path: Path) -> None:
+    found, out = items(tmp_path, a="one", b="bad", c="gate", d="two"), tmp_path / "out"
+    assert run(found, out) == {"a": "converted", "b": "failed", "c": "gate failed", "d": "converted"}
+    record = read_record(out, found[1])
+    assert record is not None
+    assert (record.exit_code, record.error) == (13, "model.pt: is bad; choose another")
+    assert (out / "d.onnx").read_text() == "TWO"
+
+
+def test_what_is_done_is_skipped_and_the_rest_is_tried_again(tmp_path: Path) -> None:
+    found, out = items(tmp_path, a="one", b="bad", c="three"), tmp_path / "out"
+    run(found, out)
+    assert run(found, out) == {"a": "[converted]", "b": "failed", "c": "[converted]"}
+    (tmp_path / "b").write_text("good")
+    assert run(found, out) == {"a": "[converted]", "b": "converted", "c": "[converted]"}
+    assert run(found, out, again=True) == dict.fromkeys("abc", "converted")
+
+
+def spoil_output(item: Item, out: Path) -> Item:
+    (out / "a.onnx").write_text("cut o")
+    return item
+
+
+def remove_output(item: Item, out: Path) -> Item:
+    (out / "a.onnx").unlink()
+    return item
+
+
+def damage_record(item: Item, out: Path) -> Item:
+    record_path(out, item).write_text('{"key": ')
+    return item
+
+
+def change_model(item: Item, out: Path) -> Item:
+    item.model.write_text("other")
+    return item
+
+
+def add_argument(item: Item, out: Path) -> Item:
+    return dataclasses.replace(item, arguments=("--spatial",))
+
+
+def add_recipe(item: Item, out: Path) -> Item:
+    (out / "recipe.yaml").write_text("spatial: true")
+    return dataclasses.replace(item, config=out / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [spoil_output, remove_output, damage_record, change_model, add_argument, add_recipe],
+    ids=lambda f: f.__name__,
+)
+def test_what_changed_is_converted_anew(tmp_path: Path, change: object) -> None:
+    (item,), out = items(tmp_path, a="one"), tmp_path / "out"
+    run([item], out)
+    assert run([item], out) == {"a": "[converted]"}
+    assert run([change(item, out)], out) == {"a": "converted"}  # type: ignore[operator]
+
+
+def test_a_record_is_of_one_version_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (item,), out = items(tmp_path, a="one"), tmp_path / "out"
+    run([item], out)
+    record, key = read_record(out, item), key_of(item)
+    assert is_done(record, key)
+    monkeypatch.setattr("vfconvert.batching.records.__version__", "999")
+    assert not is_done(record, key_of(item))
+
+
+def test_a_failed_item_has_no_report_of_an_earlier_success(tmp_path: Path) -> None:
+    (item,), out = items(tmp_path, a="one"), tmp_path / "out"
+    run([item], out)
+    item.model.write_text("bad")
+    run([item], out)
+    record = read_record(out, item)
+    assert record is not None
+    assert (record.state, record.report) == ("failed", None)
+    assert (out / "a.onnx").read_text() == "ONE"  # of the earlier run, whole
+
+
+def test_parts_are_disjoint_and_hold_all() -> None:
+    found = [Item(name=str(number), model=Path(str(number))) for number in range(7)]
+    parts = [part_of(found, (first, 3)) for first in (1, 2, 3)]
+    assert [len(part) for part in parts] == [3, 2, 2]
+    assert sorted(item.name for part in parts for item in part) == [item.name for item in found]
+
+
+def test_memory_of_the_last_time_is_the_estimate(tmp_path: Path) -> None:
+    (item,), out = items(tmp_path, a="one"), tmp_path / "out"
+    run([item], out)
+    record = read_record(out, item)
+    assert record is not None
+    write_record(out, item, dataclasses.replace(record, peak_bytes=12345))
+    assert running._job(0, item, out, False).need == 12345
+    record_path(out, item).unlink()
+    assert running._job(0, item, out, False).need > 10**9
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableOutputError, match=r"cannot make the folder .*; choose another --output"):
+        run(items(tmp_path, a="one"), tmp_path / "file" / "out")
+
+
+def test_records_are_plain_json(tmp_path: Path) -> None:
+    found, out = items(tmp_path, a="one"), tmp_path / "out"
+    run(found, out)
+    assert set(json.loads(record_path(out, found[0]).read_text())) >= {"key", "exit_code", "seconds", "error", "report"}

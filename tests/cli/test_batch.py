@@ -1,0 +1,56 @@
+"""`vfconvert batch` as a user runs it."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from tests.cli.conftest import network
+from vfconvert.cli.batch import batch
+
+FAST = ("--spatial", "--no-reconstruct", "--no-measure", "--calibration-images", "16", "--size", "12")
+
+
+def test_batch_converts_all_that_can_be_and_ends_with_a_code_of_its_own(cli_invoke, tmp_path):
+    import torch
+
+    torch.save(network(), tmp_path / "good.pt")
+    (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 and no more")
+    out = tmp_path / "out"
+    command = ["batch", tmp_path / "good.pt", tmp_path / "broken.pt", "-o", out]
+    ran = cli_invoke(*command, "--jobs", "2", "--json", "--", *FAST, exit_code=6)
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert {line["name"]: line["state"] for line in lines} == {"good": "converted", "broken": "failed"}
+    assert "1 of 2 models failed, for instance broken: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+    onnx.checker.check_model(onnx.load(out / "good.onnx"))
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["counts"] == {"converted": 1, "gate failed": 0, "failed": 1, "pending": 0}
+    assert summary["models"][0]["parameters_after"] < summary["models"][0]["parameters_before"]
+    again = cli_invoke(*command[:2], "-o", out, "--", *FAST, exit_code=0)
+    assert "1/1 good: done before" in again.stderr
+    assert again.stdout.splitlines() == ["1 model: 1 converted", str(out / "summary.md")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a.pt", "-o", "out", "--part", "4/3"], "expected a part like 3/12"),
+        (["-o", "out"], "Missing argument"),
+        (["a.pt"], "Missing option '-o'"),
+    ],
+)
+def test_batch_refuses_a_wrong_command_line(cli_invoke, arguments, said):
+    assert said in cli_invoke("batch", *arguments, exit_code=2).stderr
+
+
+def test_batch_says_everything_wrong_with_a_manifest(cli_invoke, tmp_path):
+    path: Path = tmp_path / "m.json"
+    path.write_text('{"models": [{"name": "a"}]}')
+    assert "field model: is missing" in cli_invoke("batch", path, "-o", tmp_path, exit_code=7).stderr
+
+
+def test_help_says_how_to_give_options_of_conversions(cli_invoke):
+    assert "[-- OPTIONS OF EVERY CONVERSION]" in " ".join(cli_invoke("batch", "--help", exit_code=0).stdout.split())
+    assert batch.help

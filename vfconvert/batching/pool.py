@@ -1,0 +1,146 @@
+"""A bounded pool of processes that starts another only where there is memory for it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_POLL_SECONDS = 0.05
+_GRACE_SECONDS = 60.0  # for a training to write its checkpoint
+_CGROUP = Path("/sys/fs/cgroup")  # of version 2: what a container may take
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """One process: its command, where its output goes, and the bytes of memory that it will take, by estimate."""
+
+    number: int
+    command: tuple[str, ...]
+    output: Path
+    errors: Path
+    need: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a process ended; a negative `exit_code` is the signal that ended it."""
+
+    number: int
+    exit_code: int
+    seconds: float
+    peak_bytes: int | None
+
+
+def free_bytes() -> int:
+    """Memory that a new process could take: of the machine, or of the container where that has less."""
+    machine = int(psutil.virtual_memory().available)
+    try:
+        most = int((_CGROUP / "memory.max").read_text())
+        return min(machine, most - int((_CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):  # no container, or "max"
+        return machine
+
+
+def run_all(
+    jobs: Sequence[Job],
+    most: int,
+    *,
+    threads: int,
+    free: Callable[[], int] = free_bytes,
+    begun: Callable[[int], None] = lambda number: None,
+    idle: Callable[[], None] = lambda: None,
+) -> Iterator[Ended]:
+    """Run the jobs, at most `most` at a time, in their order; tell of each as it ends, in the order of ending.
+
+    While there is no memory for the next, nothing is started, unless nothing runs. What still runs when the caller
+    leaves is ended: by SIGTERM, and where that does not help by SIGKILL. `begun` is told of every start.
+    """
+    waiting, running = list(jobs), dict[int, _Running]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < most and _fits(waiting[0], running, free):
+                job = waiting.pop(0)
+                running[job.number] = _Running(job, threads)
+                begun(job.number)
+            for number, process in list(running.items()):
+                if (ended := process.ended()) is not None:
+                    del running[number]
+                    yield ended
+            idle()
+            time.sleep(_POLL_SECONDS if running else 0)
+    finally:
+        _end(list(running.values()))
+
+
+def _fits(job: Job, running: dict[int, _Running], free: Callable[[], int]) -> bool:
+    promised = sum(process.still_needed() for process in running.values())
+    return not running or free() - promised >= job.need
+
+
+class _Running:
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job, self._begun = job, time.perf_counter()
+        # The same package as here, wherever it was imported from.
+        paths = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
+        with job.output.open("wb") as output, job.errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                env=environment,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            )
+
+    def still_needed(self) -> int:
+        """Bytes that the process has not taken yet, by estimate."""
+        try:
+            return max(0, self._job.need - int(psutil.Process(self.process.pid).memory_info().rss))
+        except psutil.Error:
+            return 0
+
+    def ended(self) -> Ended | None:
+        """How it ended; None while it runs."""
+        peak = None
+        if hasattr(os, "wait4"):
+            found, status, usage = os.wait4(self.process.pid, os.WNOHANG)
+            if found == 0:
+                return None
+            self.process.returncode = os.waitstatus_to_exitcode(status)
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # Linux counts in KiB
+        elif self.process.poll() is None:
+            return None
+        return Ended(
+            number=self._job.number,
+            exit_code=self.process.returncode,
+            seconds=time.perf_counter() - self._begun,
+            peak_bytes=peak,
+        )
+
+
+def _end_with_parent() -> None:
+    """In the new process: when this one is killed, the kernel ends that one too, so that a second run is alone."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _end(running: Sequence[_Running]) -> None:
+    for one in running:
+        one.process.terminate()
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for one in running:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            one.process.wait(max(0.0, deadline - time.monotonic()))
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()

@@ -1,0 +1,198 @@
+"""`--config` and `--save-config`: a key for every option, of its name on the command line, which itself wins."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vfconvert.cli.group import ARGUMENTS, COMMAND_LINE, SectionOption
+from vfconvert.cli.training_options import PREFIX
+from vfconvert.errors import ConfigError, TrainingError
+from vfconvert.json_fields import near, shown
+from vfconvert.training_options import TrainingOptions
+from vfconvert.version import __version__
+
+if TYPE_CHECKING:
+    from vfconvert.config.document import Entry
+
+RECIPE = "vfconvert.recipe"  # where a context keeps the texts of its recipe, by parameter
+WITHOUT_A_KEY = ("config", "save_config", "help")
+_WORDS = {"true": True, "false": False}
+_JOINED = {"numbers": ",", "shape": ",", "size": "x"}  # types of one value that a list may spell
+_CODE = ("trust_pickle", "trust_data_code")
+_NAMED = ("torchvision:", "timm:")  # networks that are built by no code but these packages' own
+_FETCHING = ("pretrained", "checkpoint", "weights", "cache")  # arguments of theirs that open or fetch files
+_MOST_SHOWN = 100  # errors in one message
+
+Texts = dict[str, tuple[str, ...]]
+
+
+def keys_of(command: click.Command) -> dict[str, click.Parameter]:
+    """Every key of a recipe, in the order of help: the long flag of an option without its dashes."""
+    found = {}
+    for parameter in command.params:
+        if parameter.name not in WITHOUT_A_KEY:
+            flags = [flag[2:] for flag in parameter.opts if flag.startswith("--")]
+            found[flags[0] if flags else str(parameter.name)] = parameter
+    return found
+
+
+def use_recipe(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Take what the recipe says for what the command line does not say. Raises `ConfigError` with all that is wrong."""
+    if path is None or ctx.resilient_parsing:
+        return path
+    from vfconvert.config.document import read_document
+
+    document = read_document(path)
+    keys, errors = keys_of(ctx.command), list(document.errors)
+    texts: Texts = {}
+    values: dict[str, Any] = {}
+    for entry in document.entries:
+        try:
+            if entry.key not in keys:
+                raise ValueError(f"got an unknown key{near(entry.key, list(keys))}")
+            if entry.kind != "none":
+                name = str(keys[entry.key].name)
+                texts[name] = _texts(entry, keys[entry.key])
+                values[name] = _value(ctx, keys[entry.key], texts[name])
+        except (ValueError, TrainingError) as error:
+            errors.append((entry.line, f"{shown(entry.key)[1:-1]}: {error}"))
+        except click.BadParameter as error:
+            errors.append((entry.line, f"{shown(entry.key)[1:-1]}: {error.message}"))
+    if errors:
+        listed = "; ".join(f"line {line}: {' '.join(said.split())}" for line, said in sorted(errors)[:_MOST_SHOWN])
+        more = f"; and {len(errors) - _MOST_SHOWN} more" if len(errors) > _MOST_SHOWN else ""
+        raise ConfigError(f"{path}: {len(errors)} error{'s' if len(errors) > 1 else ''} in the recipe: {listed}{more}")
+    ctx.default_map = values
+    ctx.meta[RECIPE] = texts
+    return path
+
+
+def is_stated(ctx: click.Context, parameter: click.Parameter) -> bool:
+    """Whether the command line gives an option, or the recipe another value than its default."""
+    source = ctx.get_parameter_source(str(parameter.name))
+    if source is not click.core.ParameterSource.DEFAULT_MAP:
+        return source is click.core.ParameterSource.COMMANDLINE
+    return bool(ctx.params[str(parameter.name)] != _default(parameter))
+
+
+def command_line(ctx: click.Context) -> str:
+    """The line that a shell reads back; with a recipe, the one that says the same without it."""
+    if RECIPE not in ctx.meta:
+        return str(ctx.meta[COMMAND_LINE])
+    given = {**ctx.meta[RECIPE], **_typed(ctx)}
+    words = ["vfconvert"]
+    for key, parameter in keys_of(ctx.command).items():
+        for text in given.get(str(parameter.name), ()) if is_stated(ctx, parameter) else ():
+            if isinstance(parameter, click.Argument):
+                words.append(text)
+            elif _is_flag(parameter):
+                words.append(f"--{key}" if _WORDS[text] else parameter.secondary_opts[0])
+            else:
+                words += [f"--{key}", text]
+    return shlex.join(words)
+
+
+def recipe_text(ctx: click.Context) -> str:
+    """A recipe of what is run: every key, those without a value as comments.
+
+    What a recipe cannot say (it would let code run) is named on top.
+    """
+    from vfconvert.config.document import written
+
+    given = {**ctx.meta.get(RECIPE, {}), **_typed(ctx)}
+    sections: dict[str, list[str]] = {}
+    again: list[str] = []
+    for key, parameter in keys_of(ctx.command).items():
+        texts = given.get(str(parameter.name), _as_texts(_default(parameter)))
+        try:
+            _refuse_code(parameter, texts)
+        except ValueError:
+            again += [f"--{key}"] if _is_flag(parameter) else [word for text in texts for word in (f"--{key}", text)]
+            texts = ("false",) if _is_flag(parameter) else ()
+        heading = parameter.section if isinstance(parameter, SectionOption) else "The network"
+        value = texts if parameter.multiple else texts[0] if texts else None
+        sections.setdefault(heading, []).append(written(key, value or None))
+    head = [f"# What vfconvert {__version__} was asked for. Again: vfconvert --config THIS_FILE {shlex.join(again)}"]
+    head = [_printable(line).rstrip() for line in head]
+    blocks = ["\n".join([f"# {heading}", *lines]) for heading, lines in sections.items()]
+    return "\n\n".join([*head, *blocks]) + "\n"
+
+
+def _value(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Any:
+    """What the command line would make of these texts. Raises `ValueError`, `click.BadParameter`, `TrainingError`."""
+    _refuse_code(parameter, texts)
+    if _is_flag(parameter):
+        return _WORDS[texts[0]]
+    value = parameter.type_cast_value(ctx, list(texts) if parameter.multiple else texts[0])
+    if str(parameter.name).startswith(PREFIX):
+        TrainingOptions(**{str(parameter.name).removeprefix(PREFIX): value})  # its own checks, each of one option
+    return value
+
+
+def _texts(entry: Entry, parameter: click.Parameter) -> tuple[str, ...]:
+    """The texts of an entry as a command line would have them. Raises `ValueError`."""
+    if _is_flag(parameter):
+        if entry.kind != "one" or entry.texts[0] not in _WORDS:
+            raise ValueError(f"got {_got(entry)}, expected true or false")
+        return entry.texts
+    if entry.kind == "mapping" and parameter.multiple and "=" in str(parameter.metavar):
+        return tuple(f"{name}={text}" for name, text in zip(entry.names, entry.texts, strict=True))
+    if entry.kind == "list" and parameter.multiple and entry.texts:
+        return entry.texts
+    if entry.kind == "list" and parameter.type.name in _JOINED and entry.texts:
+        return (_JOINED[parameter.type.name].join(entry.texts),)
+    if entry.kind != "one":
+        raise ValueError(f"got {_got(entry)}, expected {'one value or a list' if parameter.multiple else 'one value'}")
+    return entry.texts
+
+
+def _refuse_code(parameter: click.Parameter, texts: Sequence[str]) -> None:
+    """Raise `ValueError` where an option would let code run that neither this package nor its user chose."""
+    if parameter.name in _CODE and "true" in texts:
+        raise ValueError("lets code run, and a recipe cannot allow that; say it on the command line")
+    if parameter.name == "arch" and any(not text.startswith(_NAMED) for text in texts):
+        raise ValueError(f"{texts[0]} would run code, expected torchvision:NAME or timm:NAME; say it by --arch")
+    if parameter.name == "arch_args" and (names := [text for text in texts if text.startswith(_FETCHING)]):
+        raise ValueError(f"{names[0].partition('=')[0]} fetches or opens files; say it by --arch-arg")
+
+
+def _got(entry: Entry) -> str:
+    return {"one": shown(entry.texts[0]) if entry.texts else "", "list": "a list"}.get(entry.kind, "a mapping")
+
+
+def _is_flag(parameter: click.Parameter) -> bool:
+    return isinstance(parameter, click.Option) and bool(parameter.is_flag)
+
+
+def _typed(ctx: click.Context) -> Texts:
+    """What the command line itself gives, as it was typed."""
+    raw: Mapping[str, Any] = ctx.command.make_parser(ctx).parse_args(args=list(ctx.meta[ARGUMENTS]))[0]
+    return {
+        name: _as_texts(raw[name])
+        for name in ctx.params
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE and name in raw
+    }
+
+
+def _default(parameter: click.Parameter) -> Any:
+    """The value of an option that nothing gives: a number, a text, true or false, a tuple or None."""
+    if isinstance(parameter.default, (bool, int, float, str, tuple)):
+        return parameter.default
+    return () if parameter.multiple else False if _is_flag(parameter) else None
+
+
+def _as_texts(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, bool):
+        return ("true" if value else "false",)
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),)
+
+
+def _printable(line: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in line)

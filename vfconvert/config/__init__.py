@@ -1,0 +1,1 @@
+"""Recipes: files that say what options of the command line say (`vfconvert.recipes` is about files of weights)."""
