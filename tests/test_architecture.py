@@ -38,6 +38,7 @@ ORDER = (
         "tuning_start",
         "tuning",
         "pipeline",
+        "api",
         "cli",
         "__main__",
     ),

@@ -98,10 +98,13 @@ class Images:
         return self.choosing
 
 
-def source_of(options: ConversionOptions, model: nn.Module) -> Source:
-    """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels."""
+def source_of(options: ConversionOptions, model: nn.Module, examples: Examples | None = None) -> Source:
+    """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels.
+
+    `examples` stand in for `--data`.
+    """
     channels = _channels(model)
-    if options.data is None:
+    if options.data is None and examples is None:
         _refuse_without_images(options)
         side = options.size or (_DEFAULT_SIDE, _DEFAULT_SIDE)
         return Source(
@@ -116,7 +119,8 @@ def source_of(options: ConversionOptions, model: nn.Module) -> Source:
         channels=channels, size=size, mean=options.mean, std=options.std, preset=options.preset
     )
     training = options.training
-    examples = open_examples(str(options.data), targets=options.target_data, run_code=options.trust_data_code)
+    if examples is None:
+        examples = open_examples(str(options.data), targets=options.target_data, run_code=options.trust_data_code)
     transform: Transform = TrainTransform(
         preprocessing=preprocessing, crop_scale=training.crop_scale, flip=training.flip, padding=training.padding
     )

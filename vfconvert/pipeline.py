@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ from vfconvert.plan_choice import check_plan_options
 from vfconvert.plan_file import write_plan
 from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
-from vfconvert.preparation import Clock, Prepared, prepare
+from vfconvert.preparation import Clock, Given, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.budget import budget_report, few_tried, missed
 from vfconvert.reporting.describe import (
@@ -58,14 +58,33 @@ from vfconvert.version import __version__, versions_of
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Converted:
+    """The report; and the networks, unless the run was dry."""
+
+    report: ConversionReport
+    delivery: Delivery | None
+
+
 def convert(
     options: ConversionOptions, progress: Progress = no_progress, watcher: Watcher | None = None
 ) -> ConversionReport | None:
-    """Convert one model file as `options` say; write the ONNX file and the JSON report; return the report.
+    """Convert one model file as `options` say; write the files and the report; return the report.
 
     Outputs appear only when the exported file has been verified. Of several processes that train together the first
     writes and reports; the others return None. Raises the errors of `vfconvert.errors`.
     """
+    done = converted(options, progress, watcher)
+    return done.report if done is not None else None
+
+
+def converted(
+    options: ConversionOptions,
+    progress: Progress = no_progress,
+    watcher: Watcher | None = None,
+    given: Given | None = None,
+) -> Converted | None:
+    """Do what `convert` does, with the networks, of a file or of what is given in its place."""
     check_plan_options(options)
     ranks = Ranks.of_environment() if options.training.epochs and not options.dry_run else Ranks()
     if options.device == "cuda" and ranks.world > 1:
@@ -73,7 +92,7 @@ def convert(
     table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
     check_outputs(options)
     clock = Clock()
-    prepared = prepare(options, clock)
+    prepared = prepare(options, clock, given)
     run = _Run(options, prepared, clock, progress)
     if options.training.epochs and not options.dry_run:
         return _tuned(run, ranks, table, watcher)
@@ -82,11 +101,12 @@ def convert(
     if options.save_plan is not None:
         write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
     if options.dry_run or images is None:
-        return run.report(after=planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted))
+        after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted)
+        return Converted(report=run.report(after=after), delivery=None)
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
-def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> ConversionReport | None:
+def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> Converted | None:
     """Fit, or take an earlier run over, train in all processes together, and export in the first."""
     options, prepared = run.options, run.prepared
     with ranks.together(prepared.device):
@@ -104,9 +124,9 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
     run.plan, run.judged_from = begun.plan, half
     if options.save_plan is not None:
         write_plan(run.plan, options.save_plan, source_sha256=prepared.loaded.sha256)
-    report = _export(run, trained, images, table)
+    exported = _export(run, trained, images, table)
     done(options)
-    return report
+    return exported
 
 
 class _Run:
@@ -255,7 +275,7 @@ class _Run:
         )
 
 
-def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> ConversionReport:
+def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Converted:
     options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
     run.teacher.cpu()
     with run.clock.stage("lower"):
@@ -287,4 +307,4 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         report = replace(run.report(after, fitted, images, artefacts), precisions=precisions)
         if beside is not None:
             write_json(report, beside)
-    return report
+    return Converted(report=report, delivery=delivery)

@@ -17,6 +17,7 @@ from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
+from vfconvert.data.examples import Examples
 from vfconvert.errors import DeviceError, InputShapeError
 from vfconvert.inputs import Source, source_of
 from vfconvert.loading import LoadedModel, load_model
@@ -77,11 +78,19 @@ class Prepared:
         )
 
 
-def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What a caller holds in memory: the network in place of the file, the examples in place of `--data`."""
+
+    loaded: LoadedModel | None = None
+    examples: Examples | None = None
+
+
+def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None) -> Prepared:
     """Load and look at the model. Raises the errors of `vfconvert.errors`."""
-    device = _device(options.device)
+    device, given = _device(options.device), given or Given()
     with clock.stage("load"):
-        loaded = load_model(
+        loaded = given.loaded or load_model(
             options.model,
             architecture=options.arch,
             architecture_arguments=options.arch_args,
@@ -89,7 +98,7 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
-        source = source_of(options, teacher)
+        source = source_of(options, teacher, given.examples)
         example = torch.zeros(1, *source.shape, device=device)
         layers = profile(teacher, example)
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))

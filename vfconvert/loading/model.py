@@ -81,11 +81,11 @@ def load_model(
     saved_as = "module" if isinstance(network, nn.Module) else "state_dict"
     saved_as = {FileKind.EXPORTED: "exported", FileKind.ONNX: "onnx"}.get(kind, saved_as)
     if isinstance(network, nn.Module):
-        network = _checked(network, path)
+        network = checked(network, path)
     if architecture is not None:
         tensors = network.state_dict() if isinstance(network, nn.Module) else network
         _refuse_meta(tensors, path)
-        network = _checked(build_architecture(architecture, architecture_arguments or {}), f"--arch {architecture}")
+        network = checked(build_architecture(architecture, architecture_arguments or {}), f"--arch {architecture}")
         load_weights(network, tensors, path, architecture)
     elif not isinstance(network, nn.Module):
         raise _architecture_needed(network, path)
@@ -143,8 +143,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _checked(network: nn.Module, where: Path | str) -> nn.Module:
-    """The network out of its wrapper, known to be of a kind that can be rewritten, with its modules in order."""
+def checked(network: nn.Module, where: Path | str) -> nn.Module:
+    """The network out of its wrapper, known to be of a kind that can be rewritten, with its modules in order.
+
+    Raises `TruncatedModelError`, `UnsupportedModelError`, `UntrustedModelError` and `EmptyModelError`; `where` starts
+    the messages.
+    """
     try:
         while type(network) is nn.DataParallel:
             network = network.module
