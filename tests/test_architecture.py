@@ -42,6 +42,7 @@ ORDER = (
         "tuning_start",
         "tuning",
         "pipeline",
+        "api",
         "config",
         "cli",
         "__main__",

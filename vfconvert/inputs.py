@@ -104,15 +104,18 @@ class Images:
 
 
 def source_of(
-    options: ConversionOptions, model: nn.Module, stated: tuple[int | None, ...] = (None, None, None)
+    options: ConversionOptions,
+    model: nn.Module,
+    stated: tuple[int | None, ...] = (None, None, None),
+    examples: Examples | None = None,
 ) -> Source:
     """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels.
 
-    What the model's file states of it, `(C, H, W)`, comes before the last.
+    What the model's file states of it, `(C, H, W)`, comes before the last. `examples` stand in for `--data`.
     """
     channels = stated[0] or _channels(model)
     height, width = (side or _DEFAULT_SIDE for side in stated[1:])
-    if options.data is None:
+    if options.data is None and examples is None:
         _refuse_without_images(options)
         return Source(shape=options.input_shape or (channels, *(options.size or (height, width))))
     if options.input_shape is not None:
@@ -126,7 +129,8 @@ def source_of(
         channels=channels, size=size, mean=options.mean, std=options.std, preset=options.preset
     )
     training = options.training
-    examples = open_examples(str(options.data), targets=options.target_data, run_code=options.trust_data_code)
+    if examples is None:
+        examples = open_examples(str(options.data), targets=options.target_data, run_code=options.trust_data_code)
     transform: Transform = TrainTransform(
         preprocessing=preprocessing, crop_scale=training.crop_scale, flip=training.flip, padding=training.padding
     )

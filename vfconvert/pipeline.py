@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -30,7 +30,7 @@ from vfconvert.plan_choice import check_plan_options
 from vfconvert.plan_file import write_plan
 from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
-from vfconvert.preparation import Clock, Prepared, prepare
+from vfconvert.preparation import Clock, Given, Prepared, prepare
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.budget import budget_report, damages, few_tried, missed
 from vfconvert.reporting.describe import (
@@ -65,7 +65,14 @@ from vfconvert.version import __version__, versions_of
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
 
 
-@shortages_named()
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Converted:
+    """The report; and the networks, unless the run was dry."""
+
+    report: ConversionReport
+    delivery: Delivery | None
+
+
 def convert(
     options: ConversionOptions, progress: Progress = no_progress, watcher: Watcher | None = None
 ) -> ConversionReport | None:
@@ -75,6 +82,18 @@ def convert(
     processes that train together the first writes and reports; the others return None. Raises the errors of
     `vfconvert.errors`; a failed gate raises nothing and is in the report.
     """
+    done = converted(options, progress, watcher)
+    return done.report if done is not None else None
+
+
+@shortages_named()
+def converted(
+    options: ConversionOptions,
+    progress: Progress = no_progress,
+    watcher: Watcher | None = None,
+    given: Given | None = None,
+) -> Converted | None:
+    """Do what `convert` does, with the networks, of a file or of what is given in its place."""
     check_plan_options(options)
     check_gates(options)
     ranks = Ranks.of_environment() if options.training.epochs and not options.dry_run else Ranks()
@@ -83,7 +102,7 @@ def convert(
     table = CostTable.open(options.costs, options.threads)  # one that is none is refused before any work
     check_outputs(options)
     clock = Clock()
-    prepared = prepare(options, clock)
+    prepared = prepare(options, clock, given)
     run = _Run(options, prepared, clock, progress)
     if options.training.epochs and not options.dry_run:
         return _tuned(run, ranks, table, watcher)
@@ -92,11 +111,11 @@ def convert(
     run.save_plan()
     if options.dry_run or images is None:
         after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted)
-        return gated(run.report(after=after), options)
+        return Converted(report=gated(run.report(after=after), options), delivery=None)
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
-def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> ConversionReport | None:
+def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> Converted | None:
     """Fit, or take an earlier run over, train in all processes together, and export in the first."""
     options, prepared = run.options, run.prepared
     with ranks.together(prepared.device), own_folder(options) if ranks.first else nullcontext():
@@ -113,10 +132,10 @@ def _tuned(run: _Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -
         return None
     run.plan, run.judged_from = begun.plan, half
     run.save_plan()
-    report = _export(run, trained, images, table)
-    if not report.discarded:  # else --resume writes it under other gates
+    exported = _export(run, trained, images, table)
+    if not exported.report.discarded:  # else --resume writes it under other gates
         done(options)
-    return report
+    return exported
 
 
 class _Run:
@@ -282,7 +301,7 @@ class _Run:
         )
 
 
-def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> ConversionReport:
+def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Converted:
     options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
     run.teacher.cpu()
     run.original.cpu()
@@ -321,4 +340,4 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
             Turn(held).take(folders_of(options))  # of two runs one replaces all files of the other
             if report.discarded:
                 raise Discarded
-    return report
+    return Converted(report=report, delivery=delivery)

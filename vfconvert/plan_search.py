@@ -58,7 +58,9 @@ def table_of(
 
     `images` `(N, C, H, W)` are those of the calibration. Raises `BudgetError` where the network cannot be timed.
     """
-    cache = options.damage_cache if options.damage_cache is not None else cache_path(options.model)
+    cache = options.damage_cache
+    if cache is None and options.model.is_file():  # a network in memory has no place of its own
+        cache = cache_path(options.model)
     table = measure_options(
         subject,
         images,

@@ -19,6 +19,7 @@ from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
+from vfconvert.data.examples import Examples
 from vfconvert.errors import DeviceError, InputShapeError, UnsupportedModelError, first_line
 from vfconvert.inputs import Source, source_of
 from vfconvert.linears import flattened_linears, kept_linears
@@ -85,11 +86,19 @@ class Prepared:
         )
 
 
-def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Given:
+    """What a caller holds in memory: the network in place of the file, the examples in place of `--data`."""
+
+    loaded: LoadedModel | None = None
+    examples: Examples | None = None
+
+
+def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None) -> Prepared:
     """Load and look at the model. Raises the errors of `vfconvert.errors`."""
-    device = _device(options.device)
+    device, given = _device(options.device), given or Given()
     with clock.stage("load"):
-        loaded = load_model(
+        loaded = given.loaded or load_model(
             options.model,
             architecture=options.arch,
             architecture_arguments=options.arch_args,
@@ -98,7 +107,8 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
         stated = loaded.images
-        source = source_of(options, teacher, stated.shape if stated is not None else (None, None, None))
+        known = stated.shape if stated is not None else (None, None, None)
+        source = source_of(options, teacher, known, given.examples)
         if stated is not None:
             refuse_shape(loaded.path, stated, source.shape)
         example = torch.zeros(1, *source.shape, device=device)

@@ -60,8 +60,9 @@ class Start:
 
 def folder_of(options: ConversionOptions) -> Path:
     """Where checkpoints and the log are kept: beside the first output, unless said otherwise."""
-    first = next(iter(paths_of(options).values()))
-    return options.training.checkpoints or first.with_suffix(".training")
+    if options.training.checkpoints is not None:
+        return options.training.checkpoints
+    return next(iter(paths_of(options).values())).with_suffix(".training")
 
 
 @contextlib.contextmanager

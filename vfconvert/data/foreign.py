@@ -67,7 +67,8 @@ class DatasetExamples:
         """
         try:
             item = self.dataset[index]
-            image, label = item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
+            parts = tuple(item) if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
+            image, label = (*parts, None)[:2]  # one by itself: what a TensorDataset of images gives
             for part in (image, label):
                 if isinstance(part, Image.Image):
                     part.load()  # which closes its file

@@ -86,11 +86,11 @@ def load_model(
     if isinstance(network, nn.Module):
         if kind is FileKind.ZIP and not trusted:
             check_tree(network, path)
-        network = _checked(network, path)
+        network = checked(network, path)
     if architecture is not None:
         tensors = network.state_dict() if isinstance(network, nn.Module) else network
         _refuse_meta(tensors, path)
-        network = _checked(
+        network = checked(
             build_architecture(architecture, architecture_arguments or {}, unfilled=True), f"--arch {architecture}"
         )
         load_weights(network, tensors, path, architecture)
@@ -153,8 +153,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _checked(network: nn.Module, where: Path | str) -> nn.Module:
-    """The network out of its wrapper, known to be of a kind that can be rewritten, with its modules in order."""
+def checked(network: nn.Module, where: Path | str) -> nn.Module:
+    """The network out of its wrapper, known to be of a kind that can be rewritten, with its modules in order.
+
+    Raises `TruncatedModelError`, `UnsupportedModelError`, `UntrustedModelError` and `EmptyModelError`; `where` starts
+    the messages.
+    """
     try:
         while type(network) is nn.DataParallel:
             network = network.module

@@ -1,0 +1,178 @@
+"""The front door for Python: a network in memory or in a file goes in, a `Conversion` comes out.
+
+Nothing is written but by `Conversion.export`, and by the options that name a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vfconvert.data.examples import Examples
+from vfconvert.data.foreign import DatasetExamples
+from vfconvert.delivery import SUFFIXES, Delivery, deliver
+from vfconvert.errors import ExportError, NoImagesError
+from vfconvert.loading.in_memory import loaded_module
+from vfconvert.options import ConversionOptions
+from vfconvert.overrides import Override, read_override
+from vfconvert.pipeline import converted
+from vfconvert.preparation import Given
+from vfconvert.progress import Progress, no_progress
+from vfconvert.reporting.report import ArtefactReport, ConversionReport
+from vfconvert.targets import Target, read_target
+from vfconvert.training_options import TrainingOptions
+
+_SETTINGS = {
+    part: tuple(field.name for field in dataclasses.fields(part)) for part in (ConversionOptions, TrainingOptions)
+}
+_OWN = ("model", "data", "layers", "targets", "training", "dry_run", "formats", "output", "command")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conversion:
+    """A converted network.
+
+    `model` is the trainable network with its `VersatileConv2d` layers, `inference` the one with shared sums that files
+    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU.
+    """
+
+    model: nn.Module
+    inference: nn.Module
+    report: ConversionReport
+    _delivery: Delivery
+    _options: ConversionOptions
+
+    def export(
+        self, path: str | Path, *, format: str | None = None, dynamic_size: bool = False, opset: int = 18
+    ) -> ArtefactReport:
+        """Write one file: verified by its own runtime, then renamed to its name.
+
+        `format` is "onnx", "torchscript", "pt2" or "safetensors"; None: by the suffix. Raises `ExportError`,
+        `ParityError` and `UnwritableOutputError`; then there is no such file.
+        """
+        path = Path(path)
+        by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
+        name = format if format is not None else by_suffix.get(path.suffix)
+        if name not in SUFFIXES:
+            raise ExportError(
+                f"{path}: the format is not known (got {format or path.suffix!r}, expected one of "
+                f"{', '.join(SUFFIXES)}); say format="
+            )
+        options = dataclasses.replace(
+            self._options,
+            output=path,
+            formats=(name,),
+            dynamic_size=dynamic_size,
+            opset=opset,
+            precision="fp32",
+            int8=False,
+        )
+        with ExitStack() as outputs:
+            (written,), _ = deliver(self._delivery, options, outputs)
+        return written
+
+
+def convert(
+    model: nn.Module | str | Path,
+    *,
+    spatial: bool = False,
+    channel: bool = False,
+    targets: Mapping[str, str | float] | Sequence[Target] = (),
+    layers: Mapping[str, str] | Sequence[Override] = (),
+    data: str | Path | Tensor | Any = None,
+    epochs: int = 0,
+    progress: Progress = no_progress,
+    **settings: Any,
+) -> Conversion:
+    """Convert a network: fit versatile filters to it, and fine-tune it where `epochs` are given.
+
+    `model` is a module, which is left as it is, or a path to any file that the command reads. `targets` are limits like
+    `{"params": "50%", "latency": 0.8}`, where numbers are shares of the original; `layers` decide by name, like
+    `{"layer4.*": "spatial"}`. `data` is what `--data` takes; or a tensor of images `(N, C, H, W)` as the network is
+    given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader of one. Without it,
+    images are made up. `settings` are further fields of `ConversionOptions` and of `TrainingOptions`.
+
+    Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read,
+    and the errors of `vfconvert.errors`.
+    """
+    loaded = loaded_module(model) if isinstance(model, nn.Module) else None
+    examples = _examples(data)
+    own, training = _settings(settings)
+    options = ConversionOptions(
+        model=loaded.path if loaded is not None else Path(str(model)),
+        spatial=spatial,
+        channel=channel,
+        targets=tuple(_targets(targets)),
+        layers=tuple(_layers(layers)),
+        data=Path(data) if isinstance(data, (str, Path)) else None,
+        formats=(),
+        training=TrainingOptions(epochs=epochs, **training),
+        command="vfconvert.convert",
+        **own,
+    )
+    scratch = epochs > 0 and options.training.checkpoints is None
+    with tempfile.TemporaryDirectory(prefix="vfconvert-") if scratch else nullcontext("") as folder:
+        run = options
+        if scratch:  # of a run that nobody means to go on with
+            place = dataclasses.replace(options.training, checkpoints=Path(folder))
+            run = dataclasses.replace(options, training=place)
+        done = converted(run, progress, given=Given(loaded=loaded, examples=examples))
+    if done is None or done.delivery is None:
+        raise ValueError("convert() works in one process; train in several by the command line under torchrun")
+    delivery = done.delivery
+    return Conversion(
+        model=delivery.student,
+        inference=delivery.inference.model,
+        report=done.report,
+        _delivery=delivery,
+        _options=options,
+    )
+
+
+def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the conversion and those of its training."""
+    known = [name for names in _SETTINGS.values() for name in names if name not in _OWN]
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+            raise TypeError(f"convert() has no setting {name!r}; the nearest is {nearest!r}")
+    conversion = {name: value for name, value in given.items() if name in _SETTINGS[ConversionOptions]}
+    return conversion, {name: value for name, value in given.items() if name not in conversion}
+
+
+def _targets(given: Mapping[str, str | float] | Sequence[Target]) -> list[Target]:
+    if not isinstance(given, Mapping):
+        return list(given)
+    return [
+        read_target(f"{cost}={limit if isinstance(limit, str) else f'{100 * limit:g}%'}")
+        for cost, limit in given.items()
+    ]
+
+
+def _layers(given: Mapping[str, str] | Sequence[Override]) -> list[Override]:
+    if not isinstance(given, Mapping):
+        return list(given)
+    return [read_override(f"{glob}={kind}") for glob, kind in given.items()]
+
+
+def _examples(data: Any) -> Examples | None:
+    if data is None or isinstance(data, (str, Path)):
+        return None
+    if isinstance(data, DataLoader):
+        data = data.dataset
+    if isinstance(data, Tensor) and data.dim() != 4:
+        raise NoImagesError(f"data: got a tensor {tuple(data.shape)}, expected images (N, C, H, W)")
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise NoImagesError(
+            f"data: got a {type(data).__name__}, expected a path, a tensor (N, C, H, W), or a dataset with a length"
+        )
+    return DatasetExamples(f"<{type(data).__name__}>", data)
