@@ -41,6 +41,7 @@ ORDER = (
         "inspection",
         "tuning_start",
         "tuning",
+        "run",
         "pipeline",
         "api",
         "config",
