@@ -140,7 +140,7 @@ def _rename(program: dict[str, Any]) -> None:
         (_call("torch.ops.aten.from_file.default"), "only torch's own code calls"),
         (_call("torch.ops.aten.set_.source_Tensor"), "only torch's own code calls"),
         (_call("torch.ops.aten._embedding_bag.default"), "only torch's own code calls"),
-        (_call("torch.ops.aten.stft.default"), "takes a text"),
+        (_call("torch.ops.aten.searchsorted.Tensor"), "takes a text"),
         (_rename, "has a weight of the name"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
 from vfconvert.errors import ArchitectureError, MissingPackageError, first_line
@@ -22,9 +23,19 @@ from vfconvert.user_code import import_file, modules_beside
 FORMS = "torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"
 
 
-def build_architecture(architecture: str, arguments: Mapping[str, object]) -> nn.Module:
+_LARGE = 2**20  # bytes
+_aten = torch.ops.aten
+_FILLS = {  # what initialises weights, without looking at anything else
+    *(_aten.uniform_.default, _aten.normal_.default, _aten.fill_.Scalar, _aten.zero_.default),
+    *(_aten.erfinv_.default, _aten.mul_.Scalar, _aten.mul_.Tensor, _aten.add_.Scalar, _aten.add_.Tensor),
+    *(_aten.clamp_.default,),
+}
+
+
+def build_architecture(architecture: str, arguments: Mapping[str, object], *, unfilled: bool = False) -> nn.Module:
     """Build the network with freshly initialised weights; nothing is downloaded for torchvision and timm.
 
+    `unfilled` leaves large weights without values, for others to take their place: that saves their memory and time.
     `arguments` are keyword arguments of the factory. The random state is left as found. Raises `ArchitectureError`
     and, for timm, `MissingPackageError`.
     """
@@ -32,7 +43,7 @@ def build_architecture(architecture: str, arguments: Mapping[str, object]) -> nn
     if not colon or not source or not name:
         raise ArchitectureError(f"--arch {architecture}: expected {FORMS}")
     finder = _SOURCES.get(source, _from_file if source.endswith(".py") else _from_package)
-    with _quiet(), modules_beside(source):
+    with _quiet(), modules_beside(source), _filling(unfilled):
         factory, fixed = finder(source, name)
         try:
             model = factory(**{**fixed, **arguments})
@@ -128,3 +139,23 @@ def _quiet() -> Iterator[None]:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         yield
+
+
+def _filling(unfilled: bool) -> contextlib.AbstractContextManager[object]:
+    if not unfilled:
+        return contextlib.nullcontext()
+    mode: contextlib.AbstractContextManager[object] = _Unfilled()  # type: ignore[no-untyped-call]
+    return mode
+
+
+class _Unfilled(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within, large parameters are left as they were allocated: untouched memory is none, and weights are to come."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The operator's value, or its first argument unfilled."""
+        first = args[0] if args else None
+        if func in _FILLS and isinstance(first, nn.Parameter) and first.nbytes >= _LARGE:
+            return first
+        return func(*args, **(kwargs or {}))

@@ -88,7 +88,9 @@ def load_model(
     if architecture is not None:
         tensors = network.state_dict() if isinstance(network, nn.Module) else network
         _refuse_meta(tensors, path)
-        network = _checked(build_architecture(architecture, architecture_arguments or {}), f"--arch {architecture}")
+        network = _checked(
+            build_architecture(architecture, architecture_arguments or {}, unfilled=True), f"--arch {architecture}"
+        )
         load_weights(network, tensors, path, architecture)
     elif not isinstance(network, nn.Module):
         raise _architecture_needed(network, path)

@@ -15,6 +15,7 @@ from vfconvert.loading.exported_graph import UnknownGraphError
 from vfconvert.loading.onnx_folding import Folding
 from vfconvert.loading.onnx_graph import Importer, Shape
 from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
+from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
     import onnx
@@ -52,7 +53,10 @@ def read_onnx(path: Path) -> nn.Module:
 
 
 def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Functions inlined, constants as initializers, shapes inferred."""
+    """Functions inlined, constants as initializers, shapes inferred.
+
+    Without the values of constants: that inference copies them through every Concat, which can double them each time.
+    """
     import onnx_ir as ir
     from onnx_ir.passes import common
 
@@ -62,9 +66,10 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
         common.RemoveInitializersFromInputsPass(),
         common.IdentityEliminationPass(),
         common.TopologicalSortPass(),
-        common.ShapeInferencePass(),
+        common.ShapeInferencePass(data_prop=False),
     )
-    return ir.to_proto(passes(ir.from_proto(model)).model)
+    with silenced():  # of what cannot be inferred a traceback would be logged
+        return ir.to_proto(passes(ir.from_proto(model)).model)
 
 
 def _imported(model: onnx.ModelProto, folder: Path) -> nn.Module:

@@ -85,6 +85,8 @@ def check_outside(model: onnx.ModelProto, path: Path) -> None:
 
     folder = Path(os.path.realpath(path.parent))
     for tensor in tensors_of(model):
+        if min(tensor.dims, default=0) < 0:
+            raise UnknownGraphError(f"a tensor of sizes {list(tensor.dims)[:8]}")
         if not uses_external_data(tensor):
             continue
         info = ExternalDataInfo(tensor)

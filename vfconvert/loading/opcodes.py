@@ -15,7 +15,7 @@ from typing import IO, Any
 TUPLE = "tuple"
 UNKNOWN = object()
 _MARK = object()
-_MOST_OPCODES = 5_000_000  # a value of one byte takes up to 216 in memory
+_MOST_OPCODES = 1_000_000  # a value of one byte takes up to 216 in memory
 _DEEPEST, _LARGEST = 50, 1_000_000  # of tuples in tuples: the depth, and the leaves with every path to them counted
 _LITERALS = {"INT", "LONG", "LONG1", "LONG4", "BININT", "BININT1", "BININT2", "FLOAT", "BINFLOAT"}
 _TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
