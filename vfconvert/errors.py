@@ -70,7 +70,7 @@ class EmptyModelError(VfconvertError):
 
 
 class UntrustedModelError(VfconvertError):
-    """The file wants to run code or build objects that are not on the allow-list."""
+    """The file wants to run code, to build what is not on the allow-list, or to take more than it holds."""
 
     exit_code = 13
 

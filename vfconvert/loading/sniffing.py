@@ -36,8 +36,14 @@ _OTHER_FILES = {
     b"GGUF": "a GGUF file",
     b"\x1f\x8b": "a gzip archive",
 }
+# TorchScript is not read, not even with --trust-pickle: torch.jit.load runs the archive's __setstate__ in an
+# interpreter whose operators write files (aten::save), and what makes a program of it,
+# torch._export.converter.TS2EPConverter, wants example inputs, runs the network, and is private to torch.
 _OTHER_ARCHIVES = {
-    "constants.pkl": ("a TorchScript archive", "torch.save the nn.Module it was made from"),
+    "constants.pkl": (
+        "a TorchScript archive",
+        "torch.save the nn.Module it was made from, or write that with torch.export or torch.onnx.export",
+    ),
     ".data/extern_modules": ("a torch.package archive", "torch.save the nn.Module it holds"),
 }
 _EXPORTED = ("archive_format", "serialized_exported_program.json")

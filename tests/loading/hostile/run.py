@@ -9,7 +9,7 @@ import resource
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ ADDRESSES = 6 * 2**30  # bytes beyond those of the start: what is more than that
 EVERY = 8  # file goes through the command line too
 
 
-def hostile_files(folder: Path) -> Iterator[Hostile]:
+def hostile_files(folder: Path, good: Mapping[str, Hostile]) -> Iterator[Hostile]:
     canary, script = folder / "canary", folder / "script.py"
     script.write_text(f"open({str(canary)!r}, 'w')")
-    good = good_files()
     yield from gadget_files(canary, script)
     yield from archive_files()
     yield from bomb_files()
@@ -84,18 +83,15 @@ def _say(value: dict[str, Any]) -> None:
 
 def run(folder: Path, mode: str) -> None:
     warnings.simplefilter("ignore")
-    files = list(hostile_files(folder))
     (folder / "small.py").write_text(ARCHITECTURE)
     architecture = f"{folder / 'small.py'}:network"
-    for kind, good in good_files().items():  # what is imported on the way is no file's
-        path = written(good, folder)
-        load_model(path, architecture=architecture if good.architecture else None)
-        _say({"good": kind, **at_the_door(path, architecture if good.architecture else None)})
-    if mode == "--waste":
-        forget_the_peak()
-        begun, wasted = peak(), bytearray(b"\1") * (2 * 256 * 2**20)
-        _say({"bytes": peak() - begun, "wasted": len(wasted)})
-        return
+    wasteful = mode == "--waste"
+    good = {} if wasteful else good_files()
+    files = [Hostile("waste", b"", (12,))] if wasteful else list(hostile_files(folder, good))
+    for kind, file in good.items():  # what is imported on the way is no file's
+        path = written(file, folder)
+        load_model(path, architecture=architecture if file.architecture else None)
+        _say({"good": kind, **at_the_door(path, architecture if file.architecture else None)})
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ADDRESSES, resource.RLIM_INFINITY))
     forget_the_peak()
@@ -103,7 +99,9 @@ def run(folder: Path, mode: str) -> None:
     for number, file in enumerate(files):
         path = written(file, folder)
         result = opened(file, path, architecture)
-        if number % EVERY == 0:
+        if wasteful:
+            bytearray(b"\1") * (2 * 256 * 2**20)
+        elif number % EVERY == 0:
             result |= at_the_door(path, architecture if file.architecture else None)
         _say(result | {"growth": peak() - begun})
 

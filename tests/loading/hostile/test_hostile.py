@@ -104,7 +104,7 @@ def test_the_attribute_gadget_does_patch_a_function_where_torch_reads_it_alone(t
 
 
 def test_wasted_memory_is_seen(tmp_path: Path) -> None:
-    assert outcomes(tmp_path, "--waste")[-1]["bytes"] > MOST_BYTES
+    assert outcomes(tmp_path, "--waste")[-1]["growth"] > MOST_BYTES
 
 
 GOOD = {"name": "file", "codes": [11], "code": 11, "said": "FILE: cut off", "door": 11, "stderr": "Error: cut off\n"}
