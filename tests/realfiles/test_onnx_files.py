@@ -14,7 +14,6 @@ from tests.realfiles.files import INSTALL, INSTALL_ALONE, assert_near, outputs, 
 from vfconvert.loading.onnx_file import read_onnx
 
 OCR = "rapidocr_onnxruntime"
-FAST = ("--no-reconstruct", "--no-measure", "--calibration-images", 16, "--quiet")
 FILES = [
     (OCR, "models/ch_PP-OCRv4_det_infer.onnx", (1, 3, 64, 96), 62),
     (OCR, "models/ch_PP-OCRv4_rec_infer.onnx", (1, 3, 48, 96), 38),
@@ -45,12 +44,14 @@ def test_a_file_computes_what_onnx_runtime_does(package: str, name: str, shape: 
     assert_near([got], wanted, 1e-4)
 
 
-def test_the_plan_of_a_classifier_of_text_counts_what_it_saves(tmp_path: Path) -> None:
-    model, report = packaged(OCR, "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"), tmp_path / "report.json"
-    chosen = ("--include", "Conv_49", "--include", "Conv_50")  # two of 200 x 50 weights
-    invoke(model, "--channel", *chosen, "--size", "48x96", "--dry-run", "-q", "--report", report, exit_code=0)
-    sizes = json.loads(report.read_text())
-    assert sizes["before"]["parameters"] - sizes["after"]["parameters"] == pytest.approx(200 * 50, abs=250)
+def test_layers_of_a_classifier_of_text_are_chosen_by_their_names(tmp_path: Path) -> None:
+    model, plan = packaged(OCR, "models/ch_ppocr_mobile_v2.0_cls_infer.onnx"), tmp_path / "plan.json"
+    chosen = ("--include", "Conv_49", "--include", "Conv_50")
+    invoke(model, "--channel", *chosen, "--size", "48x96", "--dry-run", "-q", "--save-plan", plan, exit_code=0)
+    layers = json.loads(plan.read_text())["layers"]
+    assert [layer["layer"] for layer in layers] == [f"Conv_{number}" for number in range(53)]
+    shapes = {layer["layer"]: layer["shape"] for layer in layers if layer["decision"] == "convert"}
+    assert shapes == {"Conv_49": "200->50 1x1", "Conv_50": "50->200 1x1"}
 
 
 def test_a_layer_keeps_its_name() -> None:
