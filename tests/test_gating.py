@@ -89,6 +89,13 @@ def test_figure_that_is_missing_passes_no_gate(asked, report, name):
     assert (gate.name, gate.passed) == (name, False)
 
 
+def test_macs_that_are_lower_bounds_are_told_as_such():
+    report = replace(FULL, before=replace(FULL.before, uncounted={"aten.mystery": 2}))
+    (gate,) = gated(report, saving("macs", 0.1)).gates
+    assert gate.figure == "executed MACs saved (of those counted: aten.mystery not)"
+    assert gated(FULL, saving("macs", 0.1)).gates[0].figure == "executed MACs saved"
+
+
 def test_drop_is_of_agreement_where_there_are_no_labels():
     unlabelled = replace(FULL.agreement, accuracy_before=None, accuracy_after=None, value=0.98)
     (gate,) = gated(replace(FULL, agreement=unlabelled), options(fail_over_drop=2.5)).gates

@@ -77,8 +77,11 @@ def _gates(report: ConversionReport, options: ConversionOptions) -> Iterator[Gat
     for saving in options.fail_under_saving:
         share = _share(report, saving.cost)
         got = None if share is None else 1 - share
-        name = f"fail-under-saving {saving.cost}"
-        yield _gate(name, f"{_SAVED[saving.cost]} saved", "share", "at least", saving.share, got)
+        name, figure = f"fail-under-saving {saving.cost}", f"{_SAVED[saving.cost]} saved"
+        unknown = {**(report.before.uncounted or {}), **(report.after.uncounted or {})}
+        if saving.cost == "macs" and unknown:
+            figure += f" (of those counted: {', '.join(unknown)} not)"
+        yield _gate(name, figure, "share", "at least", saving.share, got)
     if (points := options.fail_over_drop) is not None:
         found = report.agreement
         figure = drop_measure(found) if found is not None else "accuracy lost"

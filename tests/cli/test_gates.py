@@ -63,6 +63,18 @@ def test_every_format_is_discarded(gated):
     assert written == ["g.xml", "r.json"]
 
 
+def test_training_is_not_lost_to_a_gate(gated, outputs):
+    training = ("--epochs", 1, "--batch", 8)
+    _, written = gated(*training, *FAILED, exit_code=GateError.exit_code)
+    assert written == ["a.training", "g.xml", "r.json"]
+    before = json.loads((outputs / "r.json").read_text())["training"]
+    _, written = gated(*training, "--resume", *PASSED, exit_code=0)
+    assert written == ["a.onnx", "a.training", "g.xml", "r.json"]
+    after = json.loads((outputs / "r.json").read_text())["training"]
+    assert after["resumed_from"] == after["steps"] == before["steps"]
+    assert after["losses"] == before["losses"]
+
+
 def test_gate_that_cannot_be_checked_is_refused_before_the_model_is_read(gated, model_path):
     model_path.write_bytes(b"no model")
     result, written = gated("--max-latency-ratio", 0.5, exit_code=UncheckableGateError.exit_code)

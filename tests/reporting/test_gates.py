@@ -32,6 +32,7 @@ FAILED = replace(FULL, gates=(SAVING, SIZE), output=None, artefacts=(), discarde
     [
         (0.399999, "share", "39.9999 %"),
         (0.5, "points", "0.5 points"),
+        (1.0, "points", "1 point"),
         (1e-5, "ratio", "1e-05"),
         (5_000_001, "bytes", "5,000,001 bytes"),
         (None, "bytes", "not measured"),

@@ -27,7 +27,8 @@ def figure_text(value: float | None, unit: str) -> str:
         return "not finite"
     if unit == "bytes":
         return f"{whole(round(value))} bytes"
-    return {"share": f"{100 * value:.6g} %", "points": f"{value:.6g} points", "ratio": f"{value:.6g}"}[unit]
+    points = f"{value:.6g} point{'' if value == 1 else 's'}"
+    return {"share": f"{100 * value:.6g} %", "points": points, "ratio": f"{value:.6g}"}[unit]
 
 
 def gate_lines(report: ConversionReport) -> Iterator[Text | Padding]:
