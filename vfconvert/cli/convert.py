@@ -55,11 +55,13 @@ def convert(ctx: click.Context, /, quiet: bool, verbose: bool, as_json: bool, **
     if as_json:
         from vfconvert.reporting.json_report import to_json
 
-        click.echo(to_json(report), nl=False)
+        click.echo(to_json(report).encode("utf-8", errors="backslashreplace"), nl=False)
     elif not quiet:
         from vfconvert.reporting.terminal import render
 
         show(render(report, verbose=verbose))
+        for path in options.reports if report.output is not None else ():
+            click.echo(f"Written: {path}")
     elif report.output is not None:
         click.echo(report.output.path)
     return report
