@@ -75,6 +75,7 @@ def test_result_goes_to_stdout_alone(converted):
     made, result = converted
     assert result.stdout.startswith("Is it still my network?")
     assert f"Written: {made.output}" in result.stdout
+    assert result.stdout.endswith(f"\nWritten: {made.report_path}\n")
     assert result.stderr == ""
 
 

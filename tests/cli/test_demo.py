@@ -11,7 +11,7 @@ from vfconvert import pipeline
 from vfconvert.cli import demo_steps
 from vfconvert.errors import FitError, UnwritableOutputError
 
-FILES = ["model.onnx", "model.pt", "report.json", "test", "train"]
+FILES = ["model.onnx", "model.pt", "report.html", "report.json", "test", "train"]
 convert = pipeline.convert
 
 
@@ -53,7 +53,7 @@ def test_demo_converts_its_own_model_by_the_command_that_it_prints(cli_invoke, h
     assert f"\n$ {options.command}\n" in result.stdout
     assert options.command == (
         f"vfconvert {folder}/model.pt --spatial --channel --data {folder}/train --mean 0.305 --std 0.376 --seed 2 "
-        f"-o {folder}/model.onnx --report {folder}/report.json"
+        f"-o {folder}/model.onnx --report {folder}/report.html --report {folder}/report.json"
     )
     (row,) = [line.split() for line in result.stdout.splitlines() if line.startswith(" accuracy ")]
     before, after = accuracies(folder)

@@ -69,6 +69,9 @@ def test_parameters_are_within_the_target(run: Run) -> None:
     assert 0.5 * before < numbers_in(run.output) <= 0.7 * before + 2 * (8 + 16 + 16)  # and the norms' statistics
     assert {row["name"]: row["code"] for row in report["layers"]}["0"] == "first"
     assert report["budget"]["damage"] > 0
+    damages = {row["name"]: row["damage"] for row in report["layers"]}
+    assert damages.pop("0") is None  # it had no choice
+    assert sum(damages.values()) == pytest.approx(report["budget"]["damage"], rel=1e-9)
 
 
 def test_damage_is_kept_beside_the_model(run: Run) -> None:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from vfconvert.data.examples import open_examples
+from vfconvert.data.foreign import DatasetExamples
 from vfconvert.errors import NoImagesError, UnreadableImageError, UntrustedModelError
 
 
@@ -26,12 +27,14 @@ def test_folder_is_labelled_by_its_subfolders(tmp_path: Path) -> None:
     examples = open_examples(str(write(tmp_path, "cat/a.png", "dog/a.png", "dog/b.png")))
     assert (len(examples), examples.classes, examples.labels(), examples.root) == (3, 2, (0, 1, 1), str(tmp_path))
     assert [examples.name(index) for index in range(3)] == ["cat/a.png", "dog/a.png", "dog/b.png"]
+    assert examples.class_names == ("cat", "dog")
     assert [(grey(image), label) for image, label in map(examples.read, range(3))] == [(0, 0), (1, 1), (2, 1)]
 
 
 def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
     examples = open_examples(str(write(tmp_path, "a.png")))
     assert (examples.classes, examples.labels(), examples.read(0)[1]) == (0, None, None)
+    assert examples.class_names == ()
 
 
 def test_folder_names_the_image_it_cannot_read(tmp_path: Path) -> None:
@@ -98,6 +101,7 @@ def mnist(root: Path) -> Path:
 def test_torchvision_part(tmp_path: Path, option: str, count: int) -> None:
     examples = open_examples(f"torchvision:MNIST:{mnist(tmp_path)}{option}")
     assert (len(examples), examples.classes, examples.labels(), examples.read(0)[1]) == (count, 10, (7,) * count, 7)
+    assert examples.class_names[7] == "7 - seven"
 
 
 def voc(root: Path) -> Path:
@@ -166,9 +170,22 @@ def test_user_code_runs_only_where_it_is_trusted(tmp_path: Path) -> None:
     assert (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [(3, ()), (None, ()), ([0, 1], ()), ([("tench", "Tinca tinca"), ("goldfish",)], ("tench", "goldfish"))],
+    ids=["a number", "nothing", "numbers", "synonyms"],
+)
+def test_names_of_classes_are_texts_or_none(said: object, names: tuple[str, ...]) -> None:
+    class Data:
+        classes = said
+
+    assert DatasetExamples("here", Data()).class_names == names
+
+
 def test_user_code_gives_images_and_labels(code: Path) -> None:
     examples = open_examples(f"{code}:data", run_code=True)
     assert (len(examples), examples.classes, examples.labels(), examples.root) == (3, 2, (0, 1, 1), f"{code}:data")
+    assert examples.class_names == ("a", "b")
     image, label = examples.read(2)
     assert torch.equal(image, torch.full((3, 4, 4), 2.0))
     assert (label, type(label)) == (1, int)

@@ -94,6 +94,25 @@ def test_preprocessing_with_a_preset_uses_its_transforms() -> None:
     assert preprocessing.describe() == "RGB, torchvision preset ResNet50_Weights.IMAGENET1K_V2"
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"mean": (0.5, 0.25, 0.0)},
+        {"std": (0.5, 2.0, 1.0)},
+        {"mean": (0.5, 0.25, 0.0), "std": (0.5, 2.0, 1.0)},
+        {"preset": "ResNet18_Weights.IMAGENET1K_V1"},
+    ],
+    ids=["nothing", "mean", "std", "both", "preset"],
+)
+def test_pixels_are_what_was_prepared(values: dict) -> None:
+    prepared = Preprocessing(**values)
+    image = Image.new("RGB", (256, 256), (10, 100, 250))
+    pixels = prepared.pixels(prepared(image))
+    assert_close_enough(pixels.mean((1, 2)), torch.tensor([10.0, 100.0, 250.0]) / 255)
+    assert pixels.std((1, 2)).max() < 1e-5
+
+
 def test_preprocessing_describes_every_default() -> None:
     assert Preprocessing().describe() == "RGB, own size, pixels / 255, mean 0, 0, 0, std 1, 1, 1"
     described = Preprocessing(channels=1, size=(8, 6), mean=(0.5,), std=(0.25,)).describe()

@@ -78,6 +78,8 @@ def convert(
         from vfconvert.reporting.terminal import render
 
         show(render(report, verbose=verbose))
+        for path in options.reports if report.output is not None else ():
+            click.echo(f"Written: {path}")
     elif report.output is not None:
         click.echo(report.output.path)
     refuse_failed(report)

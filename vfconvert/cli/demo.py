@@ -44,17 +44,19 @@ def demo(directory: Path, seed: int) -> None:
     from vfconvert.data.digits import DIGITS_MEAN, DIGITS_STD
     from vfconvert.reporting.terminal import render_test
 
-    model, onnx, report_path = (directory / name for name in ("model.pt", "model.onnx", "report.json"))
+    model, onnx = directory / "model.pt", directory / "model.onnx"
+    reports = [directory / name for name in ("report.html", "report.json")]
     written = steps.prepare_images(directory, seed)
     click.echo(f"Images {'written to' if written else 'used again:'} {directory / 'train'} and {directory / 'test'}")
-    if replaced := [path.name for path in (model, onnx, report_path) if path.exists()]:
+    if replaced := [path.name for path in (model, onnx, *reports) if path.exists()]:
         click.echo(f"Files of an earlier demo that will be overwritten: {', '.join(replaced)}")
     with silent_libraries(verbose=False), progress_bars(quiet=False) as progress:
         steps.train_model(directory, model, seed, progress)
     click.echo(f"Network trained on {directory / 'train'} and saved as {model}")
     numbers = ["--mean", str(DIGITS_MEAN), "--std", str(DIGITS_STD), "--seed", str(seed)]
     images = ["--data", str(directory / "train"), *numbers]
-    line = [str(model), "--spatial", "--channel", *images, "-o", str(onnx), "--report", str(report_path)]
+    line = [str(model), "--spatial", "--channel", *images, "-o", str(onnx)]
+    line += [part for path in reports for part in ("--report", str(path))]
     click.echo(f"\n$ {shlex.join(['vfconvert', *line])}\n")
     with convert.make_context("vfconvert", line) as context:
         report = convert.invoke(context)
