@@ -25,8 +25,8 @@ def samples_note(report: ConversionReport) -> str:
         return f"First {drawn} {whose}, drawn at random{more}. Percentages: what the network gives its class."
     amplified = report.samples[0].amplified or 1.0
     return (
-        f"First {drawn} {whose}, drawn at random{more}. Of a large image the middle is shown; PSNR is that of the whole "
-        f"image, peak 1. The difference is amplified {amplified:g} times."
+        f"First {drawn} {whose}, drawn at random{more}. Of a large image the middle is shown; PSNR is that of the "
+        f"whole image, peak 1. The difference is amplified {amplified:g} times."
     )
 
 
