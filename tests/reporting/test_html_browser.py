@@ -172,6 +172,19 @@ def test_screen_reader_is_told_of_landmarks_tables_and_pictures(opened):
     assert any(name.startswith("loss in training") for _, name in told)
 
 
+@pytest.mark.parametrize("name", ["trained", "restored", "budgeted", "hostile 0"])
+def test_printed_page_is_no_wider_than_the_paper(opened, name):
+    page = opened(REPORTS[name], 718)  # A4 between margins of a centimetre
+    page.scheme("dark", "print")
+    assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.value("document.documentElement.scrollWidth") <= 718
+    shown = (
+        "(row) => [...row.cells].filter((cell) => cell.offsetParent).map((cell) => cell.getBoundingClientRect().left)"
+    )
+    lefts = page.value(f"[...document.querySelector('.layers').rows].map({shown})")
+    assert all(row == lefts[0] for row in lefts)  # the columns that are left stand below their headings
+
+
 def test_page_is_printed_with_what_is_folded_up(opened):
     page = opened(TRAINED)
     page.value("window.dispatchEvent(new Event('beforeprint'))")

@@ -25,7 +25,7 @@ def samples_note(report: ConversionReport) -> str:
         return f"First {drawn} {whose}, drawn at random{more}. Percentages: what the network gives its class."
     amplified = report.samples[0].amplified or 1.0
     return (
-        f"First {drawn} {whose}, drawn at random{more}; at most their middle {256}x{256} pixels. PSNR is that of the "
+        f"First {drawn} {whose}, drawn at random{more}. Of a large image the middle is shown; PSNR is that of the "
         f"whole image, peak 1. The difference is amplified {amplified:g} times."
     )
 
