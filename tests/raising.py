@@ -125,6 +125,9 @@ def built_in(source: str) -> set[str]:
 
 
 def caught_in(source: str) -> set[str]:
-    """Every class that an `except` of a module names."""
-    kinds = [node.type for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler) and node.type]
+    """Every class that an `except` or a `suppress` of a module names."""
+    nodes = list(ast.walk(ast.parse(source)))
+    kinds = [node.type for node in nodes if isinstance(node, ast.ExceptHandler) and node.type]
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    kinds += [kind for call in calls if ast.unparse(call.func).endswith("suppress") for kind in call.args]
     return {_last(each) for kind in kinds for each in (kind.elts if isinstance(kind, ast.Tuple) else [kind])}

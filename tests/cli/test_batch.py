@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.conftest import network
 from vfconvert.cli.batch import batch
+from vfconvert.errors import BatchError
 
 FAST = ("--spatial", "--no-reconstruct", "--no-measure", "--calibration-images", "16", "--size", "12")
 
@@ -19,7 +20,7 @@ def test_batch_converts_all_that_can_be_and_ends_with_a_code_of_its_own(cli_invo
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 and no more")
     out = tmp_path / "out"
     command = ["batch", tmp_path / "good.pt", tmp_path / "broken.pt", "-o", out]
-    ran = cli_invoke(*command, "--jobs", "2", "--json", "--", *FAST, exit_code=6)
+    ran = cli_invoke(*command, "--jobs", "2", "--json", "--", *FAST, exit_code=BatchError.exit_code)
     lines = [json.loads(line) for line in ran.stdout.splitlines()]
     assert {line["name"]: line["state"] for line in lines} == {"good": "converted", "broken": "failed"}
     assert "1 of 2 models failed, for instance broken: " in ran.stderr
