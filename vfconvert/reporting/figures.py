@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from vfconvert.reporting.report import ConversionReport, LayerRow
+from vfconvert.reporting.report import ConversionReport, LayerRow, PrecisionReport
 from vfconvert.reporting.units import mebibytes, milliseconds, percent, plural, ratio, whole
 
 EVERYTHING_ELSE = "everything else"
@@ -118,3 +118,9 @@ def converted_of(report: ConversionReport) -> str:
     """`18 of 19 Conv2d layers`."""
     converted = sum(row.decision == "convert" for row in report.layers)
     return f"{whole(converted)} of {plural(len(report.layers), 'Conv2d layer')}"
+
+
+def further_files(report: ConversionReport) -> Iterator[PrecisionReport]:
+    """The files of further precisions, which are no artefacts of a format."""
+    known = {file.path for file in report.artefacts}
+    yield from (row for row in report.precisions if row.path is not None and row.path not in known)

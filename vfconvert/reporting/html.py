@@ -9,7 +9,7 @@ from typing import Any
 
 from vfconvert.reporting.budget import budget_lines
 from vfconvert.reporting.charts import training_charts
-from vfconvert.reporting.figures import converted_of, figures
+from vfconvert.reporting.figures import converted_of, figures, further_files
 from vfconvert.reporting.gates import gate_text
 from vfconvert.reporting.html_layers import layer_view
 from vfconvert.reporting.html_page import rendered
@@ -149,13 +149,16 @@ def _latency(found: LatencyReport | None) -> list[tuple[str, ...]]:
     return [before, after]
 
 
-def _files(report: ConversionReport) -> list[dict[str, str]]:
+def _files(report: ConversionReport) -> list[dict[str, str | None]]:
     listed: list[tuple[str, FileReport | ArtefactReport]] = [("read", report.input)]
     listed += [(f"written, {file.format}", file) for file in report.artefacts]
-    return [
+    rows: list[dict[str, str | None]] = [
         {"what": what, "path": file.path, "bytes": mebibytes(file.bytes), "sha256": file.sha256}
         for what, file in listed
     ]
+    for row in further_files(report):
+        rows.append({"what": f"written, {row.name}", "path": row.path, "bytes": mebibytes(row.bytes), "sha256": ""})
+    return rows
 
 
 def _environment(report: ConversionReport) -> list[tuple[str, str]]:

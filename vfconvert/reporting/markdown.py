@@ -18,6 +18,7 @@ from vfconvert.reporting.figures import (
     converted_of,
     decision_text,
     figures,
+    further_files,
     rest_of,
 )
 from vfconvert.reporting.gates import gate_text
@@ -158,6 +159,7 @@ def _reproduce(report: ConversionReport) -> Iterator[str]:
     files += [
         f"Wrote {code(file.path)} ({mebibytes(file.bytes)}), sha256 {code(file.sha256)}" for file in report.artefacts
     ]
+    files += [f"Wrote {code(row.path or '')} ({mebibytes(row.bytes)})" for row in further_files(report)]
     listed = [*(plain(line.plain.strip()) for line in lines), *files]
     command = _one_line(report.command)
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", command)), default=0))
