@@ -170,7 +170,7 @@ def test_any_loss_allows_the_smallest_plan(cli_invoke, run, images, outputs) -> 
 
 
 def test_loss_that_no_plan_keeps_is_one_line(cli_invoke, run, images, outputs, monkeypatch) -> None:
-    monkeypatch.setattr(vfconvert.pipeline, "points_lost", lambda agreement: 12.5)
+    monkeypatch.setattr(vfconvert.run, "points_lost", lambda agreement: 12.5)
     line = ("--max-drop", "2", "--data", images, *FAST, "-o", outputs / "a.onnx")
     result = cli_invoke(run.model, *line, exit_code=BudgetError.exit_code)
     assert "--max-drop 2: no plan that was tried loses as little (the best lost 12.50 points)" in result.stderr

@@ -79,7 +79,7 @@ def test_training_goes_on_from_the_plan_that_refining_took_and_shows_several_vie
     assert report["training"]["steps"] == 12  # 96 images, twice
     assert len(report["budget"]["trials"]) == 2
     assert report["agreement"]["images"] == 12
-    monkeypatch.setattr("vfconvert.pipeline.compress", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr("vfconvert.run.compress", lambda *_: pytest.fail("fitted again"))
     cli_invoke(folder / "model.pt", *once, "--resume", "-o", tmp_path / "again.onnx", exit_code=0)
     other = (*line, "--views", 3, "--checkpoints", tmp_path / "kept", "--resume", "-o", tmp_path / "other.onnx")
     stderr = cli_invoke(folder / "model.pt", *other, exit_code=TrainingError.exit_code).stderr
@@ -100,7 +100,7 @@ def test_a_checkpoint_that_does_not_know_of_views_goes_on(cli_invoke, folder, ru
 
 def test_a_run_at_its_end_is_exported_again_without_training(cli_invoke, folder, run, tmp_path, monkeypatch):
     monkeypatch.setattr("vfconvert.training.learner.Learner.step", lambda *_: pytest.fail("a step"))
-    monkeypatch.setattr("vfconvert.pipeline.compress", lambda *_: pytest.fail("fitted again"))
+    monkeypatch.setattr("vfconvert.run.compress", lambda *_: pytest.fail("fitted again"))
     line = ("--spatial", "--data", folder / "images", "--epochs", 2, "--checkpoints", run / "m.training", "--resume")
     cli_invoke(folder / "model.pt", *line, *FAST, "-o", tmp_path / "again.onnx", exit_code=0)
     first, second = (onnx.load(path).graph.initializer for path in (run / "m.onnx", tmp_path / "again.onnx"))
@@ -223,7 +223,7 @@ def test_images_that_cannot_be_decoded_are_skipped_and_named(cli_invoke, folder,
 
 
 def test_a_folder_that_takes_no_checkpoint_is_refused_before_any_work(cli_invoke, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("vfconvert.pipeline.compress", lambda *_: pytest.fail("fitted"))
+    monkeypatch.setattr("vfconvert.run.compress", lambda *_: pytest.fail("fitted"))
     (tmp_path / "file").write_text("")
     line = ("--spatial", "--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
     given = (*line, "--checkpoints", tmp_path / "file" / "below")

@@ -24,7 +24,7 @@ import torch
 
 import vfconvert.pipeline as pipeline
 from tests.cli.conftest import network, write_images
-from vfconvert import delivery
+from vfconvert import delivery, run
 from vfconvert.cli.main import main
 from vfconvert.fitting import sweep
 
@@ -105,12 +105,12 @@ def killed_at(stage: str) -> None:
         die()
 
     places: dict[str, tuple[object, str, Callable[..., Any]]] = {
-        "images": (pipeline, "images_of", die),
+        "images": (run, "images_of", die),
         "fit": (sweep, "fit_versatile", die),
-        "lower": (pipeline, "fastest", die),
+        "lower": (run, "fastest", die),
         "export": (Path, "write_bytes", half),
         "verify": (delivery, "verify_torchscript", die),
-        "report": (pipeline, "write_json", die),
+        "report": (pipeline, "write_report", die),
         "rename": (os, "replace", second),
     }
     owner, name, instead = places[stage]

@@ -31,7 +31,7 @@ from vfconvert.ops.crops import crops_and_levels
 from vfconvert.plan_file import write_plan
 from vfconvert.quantizing import quantize_int8, to_fp16
 from vfconvert.reporting.frontier_plot import draw_frontier
-from vfconvert.reporting.json_report import write_json
+from vfconvert.reporting.writing import write_report
 from vfconvert.specs import ConvGeometry, VersatileSpec
 from vfconvert.training.checkpoint import NAME, read_checkpoint, write_checkpoint
 from vfconvert.training.watching import LOG, Log
@@ -68,7 +68,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
             network(), path, architecture=None, architecture_arguments={}, input_shape=(3, 6, 6), metadata={}
         ),
     ),
-    "report": ("r.json", lambda path: write_json(FULL, path)),
+    "report": ("r.json", lambda path: write_report(FULL, path)),
     "plan": ("p.json", lambda path: write_plan(planned(), path, source_sha256=SHA)),
     "costs": ("c.json", lambda path: CostTable(threads=1).write(path)),
     "picture": ("f.svg", lambda path: draw_frontier(INSPECTED, path)),
