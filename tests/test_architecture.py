@@ -17,7 +17,8 @@ ORDER = (
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
-    *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "ledger", "plan_entries", "plan_file"),
+    *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting"),
+    *("plain", "ledger", "plan_entries", "plan_file"),
     *("fitting", "lowering", "recipes", "training"),
     *(
         "exporting",

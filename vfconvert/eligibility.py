@@ -51,7 +51,8 @@ def _subclass(facts: Facts) -> Reason | None:
     kind = type(facts.module)
     if kind is nn.Conv2d:
         return None
-    return "subclass", f"{kind.__module__}.{kind.__qualname__} is a subclass of Conv2d and may have its own forward"
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    return "subclass", f"{name} is a subclass of Conv2d, and its forward is not seen to be one convolution"
 
 
 def _selected(facts: Facts) -> Reason | None:

@@ -232,6 +232,7 @@ class _Run:
                 agreement,
                 traced=self.network is not None,
                 left_out=self.left_out,
+                plain=len(self.prepared.plain),
             ),
             trusted_pickle=self.loaded.trusted,
         )
@@ -278,6 +279,7 @@ def _export(run: _Run, fitted: Fitted, images: Images, table: CostTable) -> Conv
         judging=images.judging,
         calibration=images.calibration,
         metadata=metadata,
+        plain=bool(run.prepared.plain),
     )
     with ExitStack() as outputs:  # last in, first out: the report appears after the files that it describes
         beside = outputs.enter_context(atomic_path(options.report)) if options.report is not None else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.forward import run_once
-from vfconvert.analysis.graph import Network, trace
+from vfconvert.analysis.graph import Network, close, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
@@ -23,6 +23,7 @@ from vfconvert.loading import LoadedModel, load_model
 from vfconvert.loading.onnx_file import check_onnx
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.options import ConversionOptions
+from vfconvert.plain import made_plain
 from vfconvert.plan_choice import plan_of
 from vfconvert.planning import Plan
 
@@ -46,7 +47,7 @@ class Prepared:
     """The teacher, in evaluation and float32 on the device, with what is known of it.
 
     `plan` converts what the options allow; `network` is None where the control flow cannot be traced; `example` is
-    `(1, C, H, W)`.
+    `(1, C, H, W)`; `plain` names the layers of the original whose places plain ones took.
     """
 
     loaded: LoadedModel
@@ -58,6 +59,7 @@ class Prepared:
     source: Source
     example: Tensor
     device: torch.device
+    plain: tuple[str, ...] = ()
 
     @property
     def norms(self) -> dict[str, str]:
@@ -91,11 +93,13 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
     with clock.stage("plan"):
         source = source_of(options, teacher)
         example = torch.zeros(1, *source.shape, device=device)
-        layers = profile(teacher, example)
+        run_once(teacher, example)  # its error says more than what follows
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
         _check_batches(teacher, noise.to(device))
         if loaded.format == "onnx":
             _check_import(loaded, teacher, noise.to(device))
+        teacher, plain = _plain(teacher, noise.to(device))
+        layers = profile(teacher, example)
         network = trace(teacher, noise.to(device))
         plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
         before = totals_of(teacher, layers, count_macs(teacher, example))
@@ -109,7 +113,20 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         source=source,
         example=example,
         device=device,
+        plain=plain,
     )
+
+
+def _plain(model: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network of plain layers where it runs and computes the same, else as it is."""
+    made, names = made_plain(model)
+    if not names:
+        return model, names
+    try:
+        same = close(run_once(made, images), run_once(model, images))
+    except InputShapeError:  # a forward that reaches into what was replaced
+        same = False
+    return (made, names) if same else (model, ())
 
 
 def _check_batches(model: nn.Module, pair: Tensor) -> None:

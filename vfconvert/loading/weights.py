@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -30,8 +32,10 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, ar
     expected = model.state_dict()
     named = max(_renamings(tensors), key=lambda names: len(names.keys() & expected.keys()))  # the first of equals
     _check(named, expected, path, architecture)
+    versioned: Any = OrderedDict(named)
+    versioned._metadata = getattr(expected, "_metadata", None)  # some layers ask for the version of what fits anyway
     try:
-        model.load_state_dict(named, strict=False)
+        model.load_state_dict(versioned, strict=False)
     except Exception as error:
         raise StateDictMismatchError(
             f"{path}: {architecture} does not take these weights ({first_line(error)}); name the network they come from"

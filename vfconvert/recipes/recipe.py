@@ -17,7 +17,7 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 
 SCHEMA = 1
 KEY = "vfconvert"  # of the recipe in the header
-_ADDED = ("group_primaries", "whole_window")  # fields of a spec that files of before do not have
+_ADDED = ("group_primaries", "whole_window", "plain")  # fields that files of before do not have
 KNOWN_VARIANTS = (*VARIANTS, PLAIN)
 _SHOWN = 80  # characters of a value in a message
 
@@ -51,7 +51,11 @@ class LayerRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """All that rebuilds a converted network but its numbers. `shared`: the name under which a tensor is stored."""
+    """All that rebuilds a converted network but its numbers.
+
+    `shared`: the name under which a tensor is stored. `plain`: what `vfconvert.plain` makes of the original was
+    converted.
+    """
 
     schema: int
     architecture: str | None
@@ -60,6 +64,7 @@ class Recipe:
     layers: tuple[LayerRecipe, ...]
     shared: Mapping[str, str]
     metadata: Mapping[str, str]
+    plain: bool = False
 
 
 def read_recipe(text: str | None, path: Path) -> Recipe:

@@ -182,6 +182,7 @@ def warnings_of(
     *,
     traced: bool,
     left_out: str = "",
+    plain: int = 0,
 ) -> tuple[str, ...]:
     """What the user should know, a sentence each."""
     sentences = []
@@ -189,6 +190,11 @@ def warnings_of(
         sentences.append(
             "the network's control flow cannot be traced: layers are fitted one by one without their norms, which is "
             "slower and less exact"
+        )
+    if plain:
+        sentences.append(
+            f"{plural(plain, 'layer')} of a class of its own was replaced by plain ones that compute the same: weights "
+            "that are computed (standardised, normalised, masked) are constants from here on"
         )
     if left_out:
         sentences.append(
