@@ -49,6 +49,7 @@ from vfconvert.reporting.report import (
     TrainingReport,
     TrialReport,
 )
+from vfconvert.tasks.structure import VaryingOutputError
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
 from vfconvert.tuning import tune
@@ -191,10 +192,13 @@ class _Run:
         artefacts: tuple[ArtefactReport, ...] = (),
     ) -> ConversionReport:
         student = fitted.model if fitted is not None else None
-        agreement = None
+        agreement, varying = None, False
         if student is not None and images is not None:
             with self.clock.stage("judge"):
-                agreement = self._agreement(student, images, slice(self.judged_from, None))
+                try:
+                    agreement = self._agreement(student, images, slice(self.judged_from, None))
+                except VaryingOutputError:
+                    varying = True
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
@@ -233,6 +237,7 @@ class _Run:
                 traced=self.network is not None,
                 left_out=self.left_out,
                 plain=len(self.prepared.plain),
+                varying=varying,
             ),
             trusted_pickle=self.loaded.trusted,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,6 +92,7 @@ def prepare(options: ConversionOptions, clock: Clock) -> Prepared:
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
+        _check_inputs(teacher)
         source = source_of(options, teacher)
         example = torch.zeros(1, *source.shape, device=device)
         run_once(teacher, example)  # its error says more than what follows
@@ -127,6 +129,21 @@ def _plain(model: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[str, ...]
     except InputShapeError:  # a forward that reaches into what was replaced
         same = False
     return (made, names) if same else (model, ())
+
+
+def _check_inputs(model: nn.Module) -> None:
+    """Raise `InputShapeError` where a forward needs more than one tensor of images."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # one that does not tell
+        return
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
+    if len(needed) > 1:
+        raise InputShapeError(
+            f"{type(model).__name__} takes {len(needed)} inputs ({', '.join(needed)}), expected one tensor of images; "
+            "wrap it in a module whose forward takes one and makes the others of it"
+        )
 
 
 def _check_batches(model: nn.Module, pair: Tensor) -> None:
