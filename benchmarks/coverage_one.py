@@ -65,12 +65,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    outcome = _outcome(f"{arguments.library}:{arguments.name}")
+    outcome = outcome_of(f"{arguments.library}:{arguments.name}")
     line = vars(outcome) | {"seconds": round(time.perf_counter() - begun, 1)}
     print(json.dumps({"library": arguments.library, "name": arguments.name} | line), flush=True)
 
 
-def _outcome(architecture: str) -> Outcome:
+def outcome_of(architecture: str) -> Outcome:
+    """Build it, give it weights and the smallest input, and convert it."""
     try:
         model = build_architecture(architecture, {}).eval()
     except VfconvertError as error:
