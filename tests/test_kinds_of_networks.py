@@ -186,6 +186,19 @@ def test_modules_that_cannot_be_traced_are_passed_over_where_no_convolution_is_i
     assert not any("control flow" in text for text in report.warnings)
 
 
+class OpaqueWriter(Opaque):
+    """The same, and it writes into what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mul_(2))
+
+
+def test_modules_that_cannot_be_traced_and_write_into_their_input_forbid_a_trace(door):
+    report = door(network(nn.Conv2d(16, 32, 3), OpaqueWriter(), nn.Conv2d(32, 32, 3)))
+    assert decisions(report) == {"0": "first", "2": "convert", "4": "convert"}
+    assert any("control flow cannot be traced" in text for text in report.warnings)
+
+
 @pytest.mark.parametrize(
     "change",
     [

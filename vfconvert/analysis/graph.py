@@ -15,55 +15,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from vfconvert.nn import SamePadding, VersatileConv2d
+from vfconvert.analysis.tracing import graph_of, written_inputs
+from vfconvert.nn import VersatileConv2d
 
 Environment = dict[fx.Node, Any]
 
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
-
-
-class _Tracer(fx.Tracer):
-    """Leaves are the versatile convolution and the modules of torch.nn, but not wrappers of convolutions.
-
-    Other modules are leaves where their forward cannot be traced and no convolution is inside; `failed` is the
-    innermost module that could be one.
-    """
-
-    def __init__(self, opaque: frozenset[str]) -> None:
-        super().__init__()
-        self._opaque, self.failed = opaque, ""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, (VersatileConv2d, SamePadding)) or module_qualified_name in self._opaque:
-            return True
-        return super().is_leaf_module(m, module_qualified_name) and not _holds_convolution(m)
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        try:
-            return super().call_module(m, forward, args, kwargs)
-        except Exception:
-            if not self.failed and not _holds_convolution(m):
-                self.failed = self.path_of_module(m)
-            raise
-
-
-def _holds_convolution(module: nn.Module) -> bool:
-    return any(isinstance(child, (nn.Conv2d, VersatileConv2d)) for child in module.modules() if child is not module)
-
-
-def _graph_of(model: nn.Module) -> fx.Graph:
-    """The graph, with modules that cannot be traced as leaves where that suffices; else what the last trace raised."""
-    opaque: set[str] = set()
-    while True:
-        tracer = _Tracer(frozenset(opaque))
-        try:
-            return tracer.trace(model)
-        except Exception:
-            if not tracer.failed or tracer.failed in opaque:
-                raise
-            kind = type(model.get_submodule(tracer.failed))
-            opaque |= {n for n, m in model.named_modules() if type(m) is kind and not _holds_convolution(m)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,13 +73,14 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
     The trace is believed only if it computes the same output for the example.
     """
     try:
-        graph = _graph_of(model)
-        shapes, output = _run(model, graph, example)
+        graph, opaque = graph_of(model)
+        with written_inputs(model, opaque) as written:
+            shapes, output = _run(model, graph, example)
         with torch.no_grad():
             wanted = model(example.clone())
     except Exception:  # whatever forward does with a proxy: such a network is fitted without its graph
         return None
-    if not close(output, wanted):
+    if written or not close(output, wanted):
         return None
     calls = _calls(graph)
     return Network(
