@@ -2,6 +2,7 @@
 
     python -m benchmarks.coverage LOG.jsonl --library torchvision
     python -m benchmarks.coverage LOG.jsonl --library timm          # the smallest network of each family; --all: all
+    python -m benchmarks.coverage LOG.jsonl --library timm --dry-run    # only what would be converted, in minutes
     python -m benchmarks.coverage LOG.jsonl --table                 # what the log holds
 
 Random weights and the smallest input that the network takes. A network counts as converted only if at least half of its
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--only", default="*", metavar="GLOB")
     parser.add_argument("--again", action="store_true", help="run again what did not succeed")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--dry-run", action="store_true", help="decide about the layers, fit and write nothing")
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--gigabytes", type=float, default=12)
     arguments = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
             before = known.get((arguments.library, name))
             if before is not None and not (arguments.again and not _succeeded(before)):
                 continue
-            line = run(arguments.library, name, arguments.minutes * 60, arguments.gigabytes * 2**30)
+            line = run(arguments.library, name, arguments.minutes * 60, arguments.gigabytes * 2**30, arguments.dry_run)
             known[arguments.library, name] = line
             with arguments.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
@@ -63,7 +65,7 @@ def read(log: Path) -> dict[tuple[str, str], Line]:
     return {(line["library"], line["name"]): line for line in lines}
 
 
-def run(library: str, name: str, seconds: float, memory: float) -> Line:
+def run(library: str, name: str, seconds: float, memory: float, dry_run: bool = False) -> Line:
     """One architecture in a process of its own."""
 
     def limit() -> None:
@@ -73,7 +75,7 @@ def run(library: str, name: str, seconds: float, memory: float) -> Line:
     base: Line = {"library": library, "name": name, "status": "failed", "kept": [], "flags": "", "share": 0.0}
     try:
         ran = subprocess.run(
-            [sys.executable, "-m", "benchmarks.coverage_one", library, name],
+            [sys.executable, "-m", "benchmarks.coverage_one", library, name, *["--dry-run"] * dry_run],
             capture_output=True,
             text=True,
             timeout=seconds,
@@ -135,14 +137,15 @@ def _size(name: str) -> int | None:
 
 
 def _succeeded(line: Line) -> bool:
-    return line["status"] in ("converted", "no Conv2d")
+    return line["status"] in ("converted", "planned", "no Conv2d")
 
 
 def described(line: Line) -> str:
     """One line for people."""
     text = f"{line['name']}: {line['status']} {line['flags']}".rstrip()
-    if line["status"] in ("converted", "too little"):
-        text += f", {line['share']:.0%} of eligible, {line['form']}, parity {line['parity']:.1e}, {line['input']}"
+    if line["status"] in ("converted", "planned", "too little"):
+        text += f", {line['share']:.0%} of eligible, {line['form']}, {line['input']}"
+        text += f", parity {line['parity']:.1e}" if line["parity"] is not None else ""
     if line["kept"]:
         text += f"; kept: {', '.join(line['kept'])}"
     return f"{text} {line.get('reason', '')} ({line['seconds']} s)"
@@ -152,13 +155,15 @@ def table(library: str, lines: list[Line]) -> str:
     """N of M, and what failed for which reason."""
     having = [line for line in lines if line["status"] != "no Conv2d"]
     right = [line for line in having if line["status"] == "converted"]
+    planned = sum(line["status"] == "planned" for line in having)
     first = sum(bool(line["flags"]) for line in right)
     text = f"\n{library}: {len(right)} of {len(having)} converted and verified in ONNX Runtime"
     text += f" ({first} of them with --include-first, since they have no other convolution)" if first else ""
+    text += f"; {planned} planned" if planned else ""
     forms = Counter(line["form"] for line in right)
     text += f"; {', '.join(f'{count} {form}' for form, count in forms.items())}"
     for line in having:
-        if line["status"] != "converted":
+        if not _succeeded(line):
             text += f"\n  {described(line)}"
     return text
 

@@ -61,16 +61,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", choices=("torchvision", "timm"))
     parser.add_argument("name")
+    parser.add_argument("--dry-run", action="store_true", help="decide about every layer, and no more")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    outcome = outcome_of(f"{arguments.library}:{arguments.name}")
+    outcome = outcome_of(f"{arguments.library}:{arguments.name}", dry_run=arguments.dry_run)
     line = vars(outcome) | {"seconds": round(time.perf_counter() - begun, 1)}
     print(json.dumps({"library": arguments.library, "name": arguments.name} | line), flush=True)
 
 
-def outcome_of(architecture: str) -> Outcome:
+def outcome_of(architecture: str, *, dry_run: bool = False) -> Outcome:
     """Build it, give it weights and the smallest input, and convert it."""
     try:
         model = build_architecture(architecture, {}).eval()
@@ -98,6 +99,7 @@ def outcome_of(architecture: str) -> Outcome:
             input_shape=shape,
             calibration_images=IMAGES,
             output=root / "converted.onnx",
+            dry_run=dry_run,
         )
         if shape[0] == 3:
             _write_images(root / "images", shape)
@@ -112,7 +114,7 @@ def _converted(options: ConversionOptions) -> Outcome:
         try:
             report = convert(options)
         except NothingEligibleError as error:
-            if "(first: 1" not in str(error):
+            if "first: 1" not in str(error):
                 raise
             flags, options = "--include-first", replace(options, include_first=True)
             report = convert(options)
@@ -135,7 +137,7 @@ def judged(report: ConversionReport) -> Outcome:
     for row in missed:
         kept[str(row.code)] = kept.get(str(row.code), 0) + row.weights_before
     return Outcome(
-        "converted" if share >= 0.5 else "too little",
+        "too little" if share < 0.5 else "converted" if report.parity is not None else "planned",
         share=round(share, 4),
         form="layer by layer" if untraced else "traced",
         parity=report.parity.relative_error if report.parity is not None else None,

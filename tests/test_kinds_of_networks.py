@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from tests.cli.conftest import write_images
-from vfconvert.errors import NothingEligibleError
+from tests.cli.test_training_detectors import Regions
+from vfconvert.errors import ExportError, InputShapeError, NothingEligibleError
 from vfconvert.options import ConversionOptions
 from vfconvert.pipeline import convert
 from vfconvert.reporting.report import ConversionReport
@@ -42,7 +43,7 @@ class Door:
         assert report is not None
         assert report.parity is not None
         assert report.parity.relative_error < 1e-4
-        assert (self._folder / "m.onnx").stat().st_size > 0
+        assert (self._folder / "m.onnx").stat().st_size > 0  # the one file, in whatever format
         return report
 
 
@@ -226,6 +227,20 @@ def test_networks_on_an_accelerator_are_converted(door):
     assert decisions(report) == {"0": "first", "2": "convert"}
 
 
+def test_detectors_are_fitted_and_written_as_a_recipe(door):
+    """Regions of one image are rows of a batch, and other ones in the student."""
+    report = door(Regions(), formats=("safetensors",))
+    assert decisions(report) == {"body.0": "first", "body.2": "convert", "head": "convert"}
+    assert report.agreement is None
+    assert any("outputs vary in number" in text for text in report.warnings)
+
+
+def test_detectors_are_refused_as_onnx_with_a_short_reason(door):
+    with pytest.raises(ExportError, match="ONNX export failed") as caught:
+        door(Regions())
+    assert len(str(caught.value)) < 500
+
+
 class Pairs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -236,7 +251,5 @@ class Pairs(nn.Module):
 
 
 def test_networks_of_several_inputs_are_refused_with_their_names(door):
-    from vfconvert.errors import InputShapeError
-
     with pytest.raises(InputShapeError, match=re.escape("takes 2 inputs (first, second), expected one tensor")):
         door(Pairs())

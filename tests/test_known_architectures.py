@@ -18,8 +18,6 @@ from vfconvert.reporting.report import LayerRow
         "timm:test_byobnet",  # norms with activations inside
         "timm:test_efficientnet",
         "timm:test_nfnet",  # standardised weights, no norms
-        "timm:test_resnet",
-        "timm:test_convnext",
     ],
 )
 def test_architecture_is_converted_and_verified(name):
@@ -29,6 +27,11 @@ def test_architecture_is_converted_and_verified(name):
     assert found.parity is not None
     assert found.parity < 1e-4
     assert found.parameters[1] < found.parameters[0]
+
+
+def test_dry_run_plans_and_writes_nothing():
+    found = outcome_of("timm:test_resnet", dry_run=True)
+    assert (found.status, found.share, found.parity) == ("planned", 1.0, None)
 
 
 def test_quantizable_networks_are_refused_with_a_reason():
