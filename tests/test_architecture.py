@@ -18,7 +18,7 @@ ORDER = (
     *("ops", "nn"),
     *("loading", "data", "tasks"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "linears"),
-    *("ledger", "plan_entries", "plan_file"),
+    *("plain", "ledger", "plan_entries", "plan_file"),
     *("fitting", "lowering", "recipes", "training", "batching"),
     *(
         "exporting",

@@ -39,7 +39,7 @@ class Delivery:
     """What is written: the trainable network (of which the recipe is made) and its inference form.
 
     `teacher` is the original, `example` `(1, C, H, W)`; `judging` `(N, C, H, W)` are images to compare on,
-    `calibration` images to find the ranges of activations with.
+    `calibration` images to find the ranges of activations with; `plain`: see `vfconvert.plain`.
     """
 
     teacher: nn.Module
@@ -49,6 +49,7 @@ class Delivery:
     judging: Tensor
     calibration: Tensor
     metadata: Mapping[str, str]
+    plain: bool = False
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -171,6 +172,7 @@ def _one(
             variants=delivery.inference.variants,
             input_shape=tuple(example.shape[1:]),
             readable=readable,
+            plain=delivery.plain,
         )
         parity = verify_recipe(temporary, student, judging, like=delivery.teacher, lowered=model is not student)
     return ArtefactReport(

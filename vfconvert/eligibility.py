@@ -72,7 +72,7 @@ def _subclass(facts: Facts) -> Reason | None:
     if kind is base:
         return None
     name = f"{kind.__module__}.{kind.__qualname__}"
-    return "subclass", f"{name} is a subclass of {base.__name__} and may have its own forward"
+    return "subclass", f"{name} is a subclass of {base.__name__}, and its forward is not seen to be the same"
 
 
 def _selected(facts: Facts) -> Reason | None:

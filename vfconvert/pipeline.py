@@ -130,6 +130,7 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
         judging=images.judging,
         calibration=images.calibration,
         metadata=metadata,
+        plain=bool(run.prepared.plain),
     )
     with ExitStack() as held, ExitStack() as outputs:  # last in, first out: reports appear after what they describe
         wanted = [(write_report, path) for path in options.reports]

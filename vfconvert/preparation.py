@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.forward import run_once
-from vfconvert.analysis.graph import Network, trace
+from vfconvert.analysis.graph import Network, close, trace
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
@@ -28,6 +29,7 @@ from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shap
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.nn.flattened import with_flattened_convs
 from vfconvert.options import ConversionOptions
+from vfconvert.plain import made_plain
 from vfconvert.plan_choice import linears_wanted, plan_of
 from vfconvert.planning import Keep, Plan
 
@@ -51,8 +53,9 @@ class Prepared:
     """The teacher, in evaluation and float32 on the device, with what is known of it.
 
     `plan` converts what the options allow; `network` is None where the control flow cannot be traced; `example` is
-    `(1, C, H, W)`. `original` is the teacher as it was loaded: the teacher itself, or with the same numbers the network
-    in which some Linear layers are no convolutions yet; `linears` are those that stay Linear.
+    `(1, C, H, W)`. `original` is the teacher of ordinary layers: the teacher itself, or with the same numbers the
+    network in which some Linear layers are no convolutions yet; `linears` are those that stay Linear; `plain` names the
+    layers of the loaded network whose places plain ones took.
     """
 
     loaded: LoadedModel
@@ -66,6 +69,7 @@ class Prepared:
     source: Source
     example: Tensor
     device: torch.device
+    plain: tuple[str, ...] = ()
 
     @property
     def norms(self) -> dict[str, str]:
@@ -106,17 +110,20 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
+        _check_inputs(teacher)
         stated = loaded.images
         known = stated.shape if stated is not None else (None, None, None)
         source = source_of(options, teacher, known, given.examples)
         if stated is not None:
             refuse_shape(loaded.path, stated, source.shape)
         example = torch.zeros(1, *source.shape, device=device)
-        layers = profile(teacher, example)
+        run_once(teacher, example)  # its error says more than what follows
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
         _check_batches(teacher, noise.to(device))
         if stated is not None:
             _check_import(loaded, ImportedNetwork(teacher, stated), noise.to(device))
+        teacher, plain = _plain(teacher, noise.to(device))
+        layers = profile(teacher, example)
         network, original, asked = trace(teacher, noise.to(device)), teacher, linears_wanted(options)
         flattened = flattened_linears(teacher, layers, network)
         chosen = {linear.name: linear.features for linear in flattened if linear.reason is None}
@@ -137,7 +144,35 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         source=source,
         example=example,
         device=device,
+        plain=plain,
     )
+
+
+def _plain(model: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network of plain layers where it runs and computes the same, else as it is."""
+    made, names = made_plain(model)
+    if not names:
+        return model, names
+    try:
+        same = close(run_once(made, images), run_once(model, images))
+    except InputShapeError:  # a forward that reaches into what was replaced
+        same = False
+    return (made, names) if same else (model, ())
+
+
+def _check_inputs(model: nn.Module) -> None:
+    """Raise `InputShapeError` where a forward needs more than one tensor of images."""
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except (TypeError, ValueError):  # one that does not tell
+        return
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p.name for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
+    if len(needed) > 1:
+        raise InputShapeError(
+            f"{type(model).__name__} takes {len(needed)} inputs ({', '.join(needed)}), expected one tensor of images; "
+            "wrap it in a module whose forward takes one and makes the others of it"
+        )
 
 
 def _check_batches(model: nn.Module, pair: Tensor) -> None:

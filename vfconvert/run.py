@@ -46,6 +46,7 @@ from vfconvert.reporting.report import (
     TrainingReport,
     TrialReport,
 )
+from vfconvert.tasks.structure import VaryingOutputError
 from vfconvert.version import versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
@@ -136,11 +137,14 @@ class Run:
     ) -> ConversionReport:
         """All that is known of the conversion by now; the student is judged here."""
         student = fitted.model if fitted is not None else None
-        looked_at = None
+        looked_at, varying = None, False
         if student is not None and images is not None:
             with self.clock.stage("judge"):
                 part, source = slice(self.judged_from, None), self.prepared.source
-                looked_at = judged(self.original, student, images, part, source, self.options.samples)
+                try:
+                    looked_at = judged(self.original, student, images, part, source, self.options.samples)
+                except VaryingOutputError:
+                    varying = True
         agreement, samples = looked_at if looked_at is not None else (None, ())
         seconds = dict(self.clock.seconds)
         if fitted is not None:
@@ -193,6 +197,8 @@ class Run:
                 agreement,
                 traced=self.network is not None,
                 left_out=self.left_out,
+                plain=len(self.prepared.plain),
+                varying=varying,
             ),
             trusted_pickle=self.loaded.trusted,
         )

@@ -23,8 +23,9 @@ from typing import Any
 import torch
 
 import vfconvert.pipeline as pipeline
+import vfconvert.run as stages
 from tests.cli.conftest import network, write_images
-from vfconvert import delivery, run
+from vfconvert import delivery
 from vfconvert.cli.main import main
 from vfconvert.fitting import sweep
 
@@ -105,9 +106,9 @@ def killed_at(stage: str) -> None:
         die()
 
     places: dict[str, tuple[object, str, Callable[..., Any]]] = {
-        "images": (run, "images_of", die),
+        "images": (stages, "images_of", die),
         "fit": (sweep, "fit_versatile", die),
-        "lower": (run, "fastest", die),
+        "lower": (stages, "fastest", die),
         "export": (Path, "write_bytes", half),
         "verify": (delivery, "verify_torchscript", die),
         "report": (pipeline, "write_report", die),

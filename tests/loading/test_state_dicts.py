@@ -223,3 +223,14 @@ def test_load_model_refuses_several_sets_of_weights(network: nn.Module, tmp_path
     torch.save({"G": network.state_dict(), "D": network.state_dict()}, tmp_path / "weights.pt")
     with pytest.raises(UnsupportedModelError, match=r"holds 2 networks \('G', 'D'\), expected one"):
         load_model(tmp_path / "weights.pt", architecture="torchvision:resnet18")
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_layers_that_ask_for_a_version_are_loaded(suffix: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, path = models.mnasnet0_5(weights=None), tmp_path / f"weights.{suffix}"
+    if suffix == "pt":
+        torch.save(network.state_dict(), path)
+    else:
+        safetensors.torch.save_file(network.state_dict(), path)
+    assert_same_weights(load_model(path, architecture="torchvision:mnasnet0_5").model, network)

@@ -15,22 +15,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
+from vfconvert.analysis.tracing import graph_of, written_inputs
 from vfconvert.nn import VersatileConv2d
 
 Environment = dict[fx.Node, Any]
 
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
-
-
-class _Tracer(fx.Tracer):
-    """Leaves are the versatile convolution and the modules of torch.nn, but not wrappers of convolutions."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if isinstance(m, VersatileConv2d):
-            return True
-        inside = any(isinstance(child, nn.Conv2d) for child in m.modules() if child is not m)
-        return super().is_leaf_module(m, module_qualified_name) and not inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +73,15 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
 
     The trace is believed only if it computes the same output for the example.
     """
-    tracer = _Tracer()
     try:
-        graph = tracer.trace(model)
-        shapes, flattens, output = _run(model, graph, example)
+        graph, opaque = graph_of(model)
+        with written_inputs(model, opaque) as written:
+            shapes, flattens, output = _run(model, graph, example)
         with torch.no_grad():
             wanted = model(example.clone())
     except Exception:  # whatever forward does with a proxy: such a network is fitted without its graph
         return None
-    if not _equal(output, wanted):
+    if written or not close(output, wanted):
         return None
     calls = _calls(graph)
     return Network(
@@ -197,14 +188,14 @@ def _flattens(given: Tensor, value: Tensor) -> bool:
     return value.numel() == given.numel() and torch.equal(value, given.flatten(1))
 
 
-def _equal(got: Any, wanted: Any) -> bool:
-    """Whether the graph computes what the model does: a trace may have frozen a decision that the model takes anew."""
+def close(got: Any, wanted: Any) -> bool:
+    """Whether two outputs of any structure are the same but for rounding."""
     if isinstance(wanted, Tensor):
         return isinstance(got, Tensor) and got.shape == wanted.shape and torch.allclose(got, wanted, equal_nan=True)
     if isinstance(wanted, dict):
-        return isinstance(got, dict) and got.keys() == wanted.keys() and all(_equal(got[k], wanted[k]) for k in wanted)
+        return isinstance(got, dict) and got.keys() == wanted.keys() and all(close(got[k], wanted[k]) for k in wanted)
     if isinstance(wanted, (list, tuple)):
-        return len(got) == len(wanted) and all(_equal(a, b) for a, b in zip(got, wanted, strict=True))
+        return len(got) == len(wanted) and all(close(a, b) for a, b in zip(got, wanted, strict=True))
     return bool(got == wanted)
 
 

@@ -38,6 +38,7 @@ def write_safetensors(
     metadata: Mapping[str, str],
     variants: Mapping[str, str] = _NONE,
     readable: Path | None = None,
+    plain: bool = False,
 ) -> None:
     """Write a network with `VersatileConv2d` layers as one file, and its recipe to `readable`, for people.
 
@@ -45,8 +46,9 @@ def write_safetensors(
 
     `architecture` and its arguments build the original network, as `--arch` and `--arch-arg` do; arguments that name
     pretrained weights are left out. `input_shape` is `(C, H, W)`; `variants` says for some layers how
-    `vfconvert.lowering` computes them. A tensor of several names is stored once; `rows` `(N,)` and `order` `(C/G,)` as
-    int16 or int32, all others as they are. The model is left as it is.
+    `vfconvert.lowering` computes them; `plain`: the original had to be made plain (`vfconvert.plain`). A tensor of
+    several names is stored once; `rows` `(N,)` and `order` `(C/G,)` as int16 or int32, all others as they are. The
+    model is left as it is.
 
     Raises `ExportError` where the network or an argument cannot be stored so, and `UnwritableOutputError`; then
     neither file is there.
@@ -64,6 +66,7 @@ def write_safetensors(
         "layers": [dataclasses.asdict(layer) for layer in layers],
         "shared": shared,
         "metadata": dict(metadata),
+        "plain": plain,
     }
     if linears := flattened_convs(model):
         recipe["linear"] = {name: list(features) for name, features in linears.items()}

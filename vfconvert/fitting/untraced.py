@@ -13,7 +13,11 @@ from vfconvert.fitting.samples import BATCH, Sample
 
 @dataclass(frozen=True, eq=False)
 class WholePassSamples:
-    """Both networks run on every batch; the layer's input and the teacher's output are caught on the way."""
+    """Both networks run on every batch; the layer's input and the teacher's output are caught on the way.
+
+    A layer that reads what the network has found (regions, not images) is fitted on the teacher's own input where the
+    student has found something else.
+    """
 
     teacher: nn.Module
     student: nn.Module
@@ -27,12 +31,13 @@ class WholePassSamples:
         def catch_input(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
             caught["input"] = (inputs[0] if inputs else keywords["input"]).clone()
 
-        def catch_output(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        def catch_both(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
+            caught["own"] = (inputs[0] if inputs else keywords["input"]).clone()
             caught["output"] = output.clone()
 
         hooks = [
             self.student.get_submodule(name).register_forward_pre_hook(catch_input, with_kwargs=True),
-            self.teacher.get_submodule(name).register_forward_hook(catch_output),
+            self.teacher.get_submodule(name).register_forward_hook(catch_both, with_kwargs=True),
         ]
         device = next(self.student.parameters()).device
         try:
@@ -40,7 +45,16 @@ class WholePassSamples:
                 images = self.images[at : at + batch].to(device)
                 self.student(images.clone())
                 self.teacher(images.clone())
-                yield Sample(inputs=caught["input"], targets=caught["output"])
+                inputs, own = caught["input"], caught["own"]
+                other = len(own) != len(images) and _unlike(inputs, own)
+                yield Sample(inputs=own if other else inputs, targets=caught["output"])
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _unlike(inputs: Tensor, own: Tensor) -> bool:
+    """Whether rows cannot be those of the same regions: other shapes, or more than half of the variance apart."""
+    if inputs.shape != own.shape:
+        return True
+    return bool((inputs - own).square().mean() > 0.5 * own.var(correction=0))

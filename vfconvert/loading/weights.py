@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -34,12 +36,20 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, ar
         # Given over, not copied: a large file would be in memory twice. But tied weights would come apart.
         tied = _tied(model)
         given = {name: tensor for name, tensor in named.items() if name not in tied}
-        model.load_state_dict(_as_expected(given, expected), strict=False, assign=True)
-        model.load_state_dict({name: named[name] for name in tied if name in named}, strict=False)
+        model.load_state_dict(_versioned(_as_expected(given, expected), expected), strict=False, assign=True)
+        shared = {name: named[name] for name in tied if name in named}
+        model.load_state_dict(_versioned(shared, expected), strict=False)
     except Exception as error:
         raise StateDictMismatchError(
             f"{path}: {architecture} does not take these weights ({first_line(error)}); name the network they come from"
         ) from error
+
+
+def _versioned(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Any:
+    """With the versions of the network's layers, which some ask for although what fits needs none."""
+    found: Any = OrderedDict(tensors)
+    found._metadata = getattr(expected, "_metadata", None)
+    return found
 
 
 def _tied(model: nn.Module) -> set[str]:

@@ -26,6 +26,7 @@ from vfconvert.errors import (
 from vfconvert.loading.architectures import build_architecture
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.flattened import with_flattened_convs
+from vfconvert.plain import made_plain
 from vfconvert.recipes.recipe import LayerRecipe, Recipe, damaged, shown
 from vfconvert.rewriting import replace_module
 from vfconvert.specs import ConvGeometry
@@ -42,7 +43,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 def rebuilt(recipe: Recipe, header: Shapes, like: nn.Module | None, path: Path) -> nn.Module:
     """The original network with its layers replaced; nothing large is made before all sizes are known to fit."""
     if like is not None:
-        original = _convolved(like, recipe, path)
+        original = _convolved(_plain(like, recipe), recipe, path)
         _match(original, recipe, header, path)
         if any(tensor.is_meta for tensor in tensors_of(like).values()):
             raise ArchitectureError("like= is on the meta device and cannot be filled; give a network with numbers")
@@ -52,9 +53,13 @@ def rebuilt(recipe: Recipe, header: Shapes, like: nn.Module | None, path: Path) 
         with _few_modules(_MODULES_PER_TENSOR * (len(header) + 1)):
             with _Sketch():
                 sketch = build_architecture(name, recipe.architecture_arguments)
-            _match(_convolved(sketch, recipe, path), recipe, header, path)
-            built = build_architecture(name, recipe.architecture_arguments)
+            if recipe.plain:  # it takes numbers to tell
+                _check_gain(sum(prod(tensor.shape) for tensor in tensors_of(sketch).values()), header, path)
+            else:
+                _match(_convolved(sketch, recipe, path), recipe, header, path)
+            built = _plain(build_architecture(name, recipe.architecture_arguments), recipe)
             model = _convolved(built, recipe, path)
+            _match(model, recipe, header, path)
     with torch.random.fork_rng(devices=[]):
         for layer in recipe.layers:
             new = VersatileConv2d(layer.geometry, layer.spec, scale=layer.scale)
@@ -163,6 +168,15 @@ def _match(original: nn.Module, recipe: Recipe, header: Shapes, path: Path) -> N
     for name, shape in wanted.items():
         if found[name] != shape:
             raise StateDictMismatchError(f"{path}: {shown(name)} is {found[name]}, expected {shape}; {OTHER}")
+    _check_gain(numbers, header, path)
+
+
+def _plain(original: nn.Module, recipe: Recipe) -> nn.Module:
+    return made_plain(original)[0] if recipe.plain else original
+
+
+def _check_gain(numbers: int, header: Shapes, path: Path) -> None:
+    """Raise where a network of so many numbers cannot be that of the file."""
     if numbers > _LARGEST_GAIN * (sum(map(prod, header.values())) + _SMALL):
         raise StateDictMismatchError(f"{path}: too few numbers for a network of {numbers}; {OTHER}")
 

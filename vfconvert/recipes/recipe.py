@@ -17,7 +17,7 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 
 SCHEMA = 1
 KEY = "vfconvert"  # of the recipe in the header
-_ADDED = ("group_primaries", "whole_window", "linear")  # fields that files of before do not have
+_ADDED = ("group_primaries", "whole_window", "linear", "plain")  # fields that files of before do not have
 KNOWN_VARIANTS = (*VARIANTS, PLAIN)
 _SHOWN = 80  # characters of a value in a message
 
@@ -51,9 +51,10 @@ class LayerRecipe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """All that rebuilds a converted network but its numbers. `shared`: the name under which a tensor is stored.
+    """All that rebuilds a converted network but its numbers.
 
-    `linear`: the Linear layers that are convolutions of a flattened map, and the map's `(C, h, w)`.
+    `shared`: the name under which a tensor is stored. `plain`: what `vfconvert.plain` makes of the original was
+    converted. `linear`: the Linear layers that are convolutions of a flattened map, and the map's `(C, h, w)`.
     """
 
     schema: int
@@ -63,6 +64,7 @@ class Recipe:
     layers: tuple[LayerRecipe, ...]
     shared: Mapping[str, str]
     metadata: Mapping[str, str]
+    plain: bool = False
     linear: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor, nn
 
+from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.profile import LayerProfile, Profile
 from vfconvert.analysis.totals import Totals, ordinary_macs, ordinary_numbers, versatile_macs
 from vfconvert.ledger import flag_of
@@ -18,16 +19,24 @@ from vfconvert.planning import Convert, Decision, Keep, Plan
 from vfconvert.reporting.report import AgreementReport, ImagesReport, LatencyReport, LayerRow, Size
 from vfconvert.reporting.units import percent, plural
 from vfconvert.specs import ConvGeometry
+from vfconvert.tasks.structure import VaryingOutputError, varies
 from vfconvert.verification import agreement, predict, top1_accuracy
+from vfconvert.verification.parity import device_of
 
 _JUDGING_NUMBERS = 64 * 3 * 224 * 224  # numbers in a batch of images that are judged
 ENOUGH_AGREEMENT = 0.95
 ENOUGH_RELATIVE_ERROR = 0.05
 ENOUGH_RELATIVE_CHANGE = 0.2
+VARYING = "the network's outputs vary in number with what it finds: agreement with the original is not measured"
 
 
 def answers_of(teacher: nn.Module, student: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The main outputs `(N, …)` of both networks on images `(N, C, H, W)`."""
+    """The main outputs `(N, …)` of both networks on images `(N, C, H, W)`.
+
+    Raises `VaryingOutputError` where outputs are as many as the network finds objects, and cannot be matched.
+    """
+    if varies(run_once(teacher, images[:2].to(device_of(teacher)))):
+        raise VaryingOutputError(VARYING)
     batch = judging_batch(images)
     return predict(teacher, images, batch), predict(student, images, batch)
 
@@ -226,6 +235,8 @@ def warnings_of(
     *,
     traced: bool,
     left_out: str = "",
+    plain: int = 0,
+    varying: bool = False,
 ) -> tuple[str, ...]:
     """What the user should know, a sentence each."""
     sentences = []
@@ -233,6 +244,13 @@ def warnings_of(
         sentences.append(
             "the network's control flow cannot be traced: layers are fitted one by one without their norms, which is "
             "slower and less exact"
+        )
+    if varying:
+        sentences.append(VARYING)
+    if plain:
+        sentences.append(
+            f"{plural(plain, 'layer')} of a class of its own was replaced by plain ones that compute the same: weights "
+            "that are computed (standardised, normalised, masked) are constants from here on"
         )
     if left_out:
         sentences.append(
