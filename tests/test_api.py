@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import vfconvert
 from tests.cli.conftest import network
-from vfconvert.errors import ExportError, NoConvolutionError, NoImagesError, UnsupportedModelError
+from vfconvert.errors import ExportError, NoConvolutionError, NoImagesError, PreprocessingError, UnsupportedModelError
 from vfconvert.loading.in_memory import loaded_module
 from vfconvert.nn import VersatileConv2d
 
@@ -140,6 +140,32 @@ def test_convert_names_the_nearest_setting() -> None:
 def test_convert_refuses_data_that_is_none(data: object, said: str) -> None:
     with pytest.raises(NoImagesError, match=said):
         vfconvert.convert(network(), spatial=True, data=data)
+
+
+@pytest.mark.parametrize("setting", [{"fail_over_drop": 1}, {"max_size": 5}, {"precision": "fp16"}, {"reports": ()}])
+def test_convert_takes_no_setting_of_files_gates_and_reports(setting: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match=r"convert\(\) has no setting"):
+        vfconvert.convert(network(), spatial=True, **setting)
+
+
+def test_convert_refuses_an_architecture_beside_a_network() -> None:
+    with pytest.raises(TypeError, match="arch says how a file is read, but a network was given"):
+        vfconvert.convert(network(), spatial=True, arch="torchvision:resnet18")
+    with pytest.raises(TypeError, match="include got a text, expected a sequence"):
+        vfconvert.convert(network(), spatial=True, include="layer4")
+
+
+def test_convert_says_that_tensors_are_taken_as_they_are(images: Tensor, tmp_path: Path) -> None:
+    found = vfconvert.convert(network(), spatial=True, data=images, save_plan=str(tmp_path / "plan.json"), **FAST)
+    assert found.report.images is not None
+    assert found.report.images.preprocessing == "none: tensors are taken as they are"
+    assert (tmp_path / "plan.json").exists()
+    found.save_report(tmp_path / "r.md")
+    assert "Dry run" not in (tmp_path / "r.md").read_text()
+    with pytest.raises(PreprocessingError, match=r"--size says how pictures become tensors.*drop it"):
+        vfconvert.convert(network(), spatial=True, data=images, size=(8, 8), **FAST)
+    with pytest.raises(NoImagesError, match=r"got 1 image\(s\), expected at least 2"):
+        vfconvert.convert(network(), spatial=True, data=images[:1], **FAST)
 
 
 def test_convert_raises_the_errors_of_the_command(images: Tensor) -> None:

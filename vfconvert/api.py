@@ -28,13 +28,21 @@ from vfconvert.pipeline import converted
 from vfconvert.preparation import Given
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.report import ArtefactReport, ConversionReport
+from vfconvert.reporting.writing import write_report
 from vfconvert.targets import Target, read_target
 from vfconvert.training_options import TrainingOptions
 
 _SETTINGS = {
     part: tuple(field.name for field in dataclasses.fields(part)) for part in (ConversionOptions, TrainingOptions)
 }
-_OWN = ("model", "data", "layers", "targets", "training", "dry_run", "formats", "output", "command")
+# What `convert` has under another name, what `export` has, and what is about files alone.
+_OWN = (
+    *("model", "data", "layers", "targets", "training", "dry_run", "formats", "output", "command"),
+    *("dynamic_size", "opset", "precision", "int8", "reports", "samples", "junit", "keep_on_fail"),
+    *("fail_under_saving", "fail_over_drop", "max_latency_ratio", "max_parity_error", "max_size", "trust_data_code"),
+)
+_PATHS = ("plan", "save_plan", "damage_cache", "target_data", "costs", "checkpoints", "tensorboard")
+_OF_FILES = ("arch", "arch_args", "trust_pickle")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +88,10 @@ class Conversion:
             (written,), _ = deliver(self._delivery, options, outputs)
         return written
 
+    def save_report(self, path: str | Path) -> None:
+        """Write the report in the form of its suffix: .html, .md, .json or .csv. Raises `UnwritableOutputError`."""
+        write_report(self.report, Path(path))
+
 
 def convert(
     model: nn.Module | str | Path,
@@ -99,14 +111,17 @@ def convert(
     `{"params": "50%", "latency": 0.8}`, where numbers are shares of the original; `layers` decide by name, like
     `{"layer4.*": "spatial"}`. `data` is what `--data` takes; or a tensor of images `(N, C, H, W)` as the network is
     given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader of one. Without it,
-    images are made up. `settings` are further fields of `ConversionOptions` and of `TrainingOptions`.
+    images are made up. `settings` are further fields of `ConversionOptions` and of `TrainingOptions`, but for those of
+    files, gates and reports.
 
     Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read,
     and the errors of `vfconvert.errors`.
     """
+    own, training = _settings(settings)
+    if isinstance(model, nn.Module) and (given := [name for name in _OF_FILES if name in settings]):
+        raise TypeError(f"convert(): {given[0]} says how a file is read, but a network was given; drop it")
     loaded = loaded_module(model) if isinstance(model, nn.Module) else None
     examples = _examples(data)
-    own, training = _settings(settings)
     options = ConversionOptions(
         model=loaded.path if loaded is not None else Path(str(model)),
         spatial=spatial,
@@ -128,11 +143,13 @@ def convert(
         done = converted(run, progress, given=Given(loaded=loaded, examples=examples))
     if done is None or done.delivery is None:
         raise ValueError("convert() works in one process; train in several by the command line under torchrun")
-    delivery = done.delivery
+    delivery, report = done.delivery, done.report
+    if scratch and report.training is not None:
+        report = dataclasses.replace(report, training=dataclasses.replace(report.training, folder=""))
     return Conversion(
         model=delivery.student,
         inference=delivery.inference.model,
-        report=done.report,
+        report=report,
         _delivery=delivery,
         _options=options,
     )
@@ -145,8 +162,18 @@ def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
             raise TypeError(f"convert() has no setting {name!r}; the nearest is {nearest!r}")
-    conversion = {name: value for name, value in given.items() if name in _SETTINGS[ConversionOptions]}
-    return conversion, {name: value for name, value in given.items() if name not in conversion}
+        if name in ("include", "exclude") and isinstance(given[name], str):
+            raise TypeError(f"convert(): {name} got a text, expected a sequence of them, like [{given[name]!r}]")
+    values = {name: _as_field(name, value) for name, value in given.items()}
+    conversion = {name: value for name, value in values.items() if name in _SETTINGS[ConversionOptions]}
+    return conversion, {name: value for name, value in values.items() if name not in conversion}
+
+
+def _as_field(name: str, value: Any) -> Any:
+    """A value as the options hold it."""
+    if name in _PATHS and isinstance(value, str):
+        return Path(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _targets(given: Mapping[str, str | float] | Sequence[Target]) -> list[Target]:
@@ -175,4 +202,6 @@ def _examples(data: Any) -> Examples | None:
         raise NoImagesError(
             f"data: got a {type(data).__name__}, expected a path, a tensor (N, C, H, W), or a dataset with a length"
         )
+    if len(data) < 2:
+        raise NoImagesError(f"data: got {len(data)} image(s), expected at least 2: one to fit, one to verify")
     return DatasetExamples(f"<{type(data).__name__}>", data)

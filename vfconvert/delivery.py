@@ -55,7 +55,7 @@ class Delivery:
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
     """The file of every format asked for; `--output` names it where there is one format, else the stem of all."""
     formats = tuple(dict.fromkeys(options.formats))
-    if options.output is not None and len(formats) == 1:
+    if options.output is not None and len(formats) == 1 and not _is_of_another(options.output, formats[0]):
         return {formats[0]: options.output}
     stem = options.output if options.output is not None else options.model
     found = {}
@@ -63,6 +63,11 @@ def paths_of(options: ConversionOptions) -> dict[str, Path]:
         path = _suffixed(stem, SUFFIXES[name], replace=stem == options.model)
         found[name] = path if path != options.model else stem.with_suffix(f".versatile{SUFFIXES[name]}")
     return found
+
+
+def _is_of_another(path: Path, name: str) -> bool:
+    """Whether a path has the suffix of a format that is not this one."""
+    return path.suffix in SUFFIXES.values() and path.suffix != SUFFIXES[name]
 
 
 def _suffixed(stem: Path, suffix: str, *, replace: bool) -> Path:

@@ -140,13 +140,32 @@ def source_of(
         )
     source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=preprocessing.describe())
     few = range(min(len(examples), _FEW))
-    shape = source.read(source.readable(few, training.most_unreadable)[0] if training.epochs else 0).shape
+    first = source.readable(few, training.most_unreadable)[0] if training.epochs else 0
+    shape = source.read(first).shape
+    if _is_prepared(examples.read(first)[0]):
+        _refuse_preparing(options)
+        source = replace(source, preprocessing="none: tensors are taken as they are")
     found = (shape[0], shape[1], shape[2])
     if options.input_shape not in (None, found):
         raise InputShapeError(
             f"--input-shape {_text(options.input_shape)} but the images come out as {_text(found)}; drop one of the two"
         )
     return replace(source, shape=found)
+
+
+def _is_prepared(image: object) -> bool:
+    """Whether an example is what the network is given, and no picture."""
+    return isinstance(image, Tensor) and image.is_floating_point()
+
+
+def _refuse_preparing(options: ConversionOptions) -> None:
+    given = [name for name in ("size", "mean", "std", "preset") if getattr(options, name) is not None]
+    if given:
+        flags = ", ".join(f"--{name}" for name in given)
+        raise PreprocessingError(
+            f"{flags} says how pictures become tensors, but the data gives tensors of floating point, which are taken "
+            "as they are; drop it, or give pictures"
+        )
 
 
 def images_of(source: Source, options: ConversionOptions, model: nn.Module, progress: Progress) -> Images:

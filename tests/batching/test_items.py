@@ -4,12 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from vfconvert.batching.items import Item, read_items
+from vfconvert.batching.items import Check, Item, read_items
 from vfconvert.errors import ManifestError
 
 
-def read(*sources: object, lines: tuple[str, ...] = (), config: Path | None = None, arguments: tuple[str, ...] = ()):
-    return read_items([str(source) for source in sources], config=config, arguments=arguments, lines=lines)
+def read(
+    *sources: object,
+    lines: tuple[str, ...] = (),
+    config: Path | None = None,
+    arguments: tuple[str, ...] = (),
+    check: Check = lambda said, own: [],
+):
+    return read_items([str(source) for source in sources], config=config, arguments=arguments, lines=lines, check=check)
 
 
 def test_models_of_the_command_line_are_called_after_their_files():
@@ -50,16 +56,18 @@ def test_everything_wrong_is_said_at_once(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text("models:\n- {modle: a.pt}\n- 7\n- {model: b.pt, name: 'a b', arguments: --spatial}\nextra: 1\n")
     with pytest.raises(ManifestError) as caught:
-        read(path, "x.pt", arguments=("-o", "y"))
+        read(
+            path, "x.pt", arguments=("-o", "y"), check=lambda said, own: [f"({' '.join(said)}) is wrong"] if own else []
+        )
     said = str(caught.value)
     for part in (
         'model 1: field "modle": got an unknown field',
         "model 1: field model: is missing",
-        'model 2: got "7", expected a path',
+        "model 2: got a int, expected a path",
         'model 3: field name: got "a b", expected letters',
         'model 3: field arguments: got "--spatial", expected a list',
         "got the keys extra, expected models alone",
-        "x.pt: -o is the batch's own; drop it",
+        "(-o y) is wrong",
     ):
         assert part in said
 
@@ -90,3 +98,17 @@ def test_two_models_of_one_name_are_refused():
 def test_a_manifest_that_is_missing_is_refused():
     with pytest.raises(ManifestError, match=r"none\.yaml: the manifest cannot be read"):
         read("none.yaml")
+
+
+def test_aliases_that_grow_without_end_are_refused(tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    (tmp_path / "m.yaml").write_text("\n".join([*lines, "models: [*a11]"]))
+    with pytest.raises(ManifestError, match=r"no manifest \(it has an alias"):
+        read(tmp_path / "m.yaml")
+
+
+@pytest.mark.parametrize("name", ["summary.pt", "records.pt", "net.report.pt"])
+def test_names_of_the_batches_own_files_are_refused(name):
+    with pytest.raises(ManifestError, match=r"as the batch's own files; give it another"):
+        read(name)

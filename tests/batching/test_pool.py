@@ -58,6 +58,18 @@ def most_at_once(jobs: list[Job], most: int, **settings: object) -> int:
     return max(counts)
 
 
+def test_processes_keep_the_environment_but_for_what_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("LEFT", "here")
+    said = "import os; print(os.environ['OMP_NUM_THREADS'], 'LEFT' in os.environ)"
+    for without, wanted in (((), "7 True"), (("LEFT",), "7 False")):
+        list(run_all([job(tmp_path, 0, said)], 1, threads=3, without=without))
+        assert (tmp_path / "0.out").read_text().strip() == wanted
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    list(run_all([job(tmp_path, 0, said)], 1, threads=3))
+    assert (tmp_path / "0.out").read_text().strip() == "3 True"
+
+
 SLEEP = "import time; time.sleep(0.3)"
 
 

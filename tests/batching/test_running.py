@@ -12,6 +12,7 @@ from vfconvert.batching.pool import Job
 from vfconvert.batching.records import is_done, key_of, read_record, record_path, write_record
 from vfconvert.batching.running import Progressed, part_of, run_batch
 from vfconvert.errors import UnwritableOutputError
+from vfconvert.training.checkpoint import NAME
 
 CONVERSION = """
 import json, sys
@@ -26,13 +27,15 @@ sys.exit(3 if text == "gate" else 0)
 """
 
 
+REAL = running._job
+
+
 @pytest.fixture(autouse=True)
 def quick_conversions(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the place of the command a small script of the same files and codes."""
-    real = running._job
 
     def quick(number: int, item: Item, folder: Path, resume: bool) -> Job:
-        made = real(number, item, folder, resume)
+        made = REAL(number, item, folder, resume)
         output, report = (made.command[made.command.index(flag) + 1] for flag in ("--output", "--report"))
         return dataclasses.replace(
             made, command=(made.command[0], "-S", "-c", CONVERSION, str(item.model), output, report)
@@ -156,6 +159,25 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UnwritableOutputError, match=r"cannot make the folder .*; choose another --output"):
         run(items(tmp_path, a="one"), tmp_path / "file" / "out")
+
+
+def test_a_run_that_wrote_no_report_is_no_success(tmp_path: Path) -> None:
+    (item,), out = items(tmp_path, a="one"), tmp_path / "out"
+    run([item], out)
+    record = read_record(out, item)
+    assert record is not None
+    assert dataclasses.replace(record, report=None).state == "failed"
+    assert dataclasses.replace(record, report={"artefacts": []}).state == "failed"
+
+
+def test_a_model_is_never_an_option(tmp_path: Path) -> None:
+    made = running._job(0, Item(name="a", model=Path("--trust-pickle"), arguments=("--spatial",)), tmp_path, False)
+    assert made.command[-6:-2] == ("-S", "-c", CONVERSION, "--trust-pickle")  # of the stand-in
+    assert REAL(0, Item(name="a", model=Path("--x")), tmp_path, False).command[-2:] == ("--", "--x")
+
+
+def test_the_checkpoint_is_that_of_the_training() -> None:
+    assert running.CHECKPOINT == NAME
 
 
 def test_records_are_plain_json(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,24 @@ import yaml
 
 from vfconvert.errors import ManifestError
 from vfconvert.files import read_small
-from vfconvert.json_fields import Checked, JsonObject, is_line, parse, shown
+from vfconvert.json_fields import Checked, JsonObject, is_line, parse
 
 MANIFESTS = (".yaml", ".yml", ".json")
 _MOST_BYTES = 1 << 24
 _FIELDS = ("model", "name", "config", "arguments")
-_OWN = ("-o", "--output", "--report", "--json", "-q", "--quiet", "-v", "--verbose", "--config", "--resume")
+FOLDER = "records"
+_TAKEN, _REPORT = ("summary", FOLDER), ".report"  # what the batch itself writes
 _NAME = re.compile(r"[\w.+-]+", re.ASCII)
+
+
+class _Plain(yaml.SafeLoader):  # type: ignore[misc]
+    """Without aliases, by which a few lines become more than any memory holds."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """The node, which must be written where it is used."""
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias (*), expected plain values")
+        return super().compose_node(parent, index)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,14 +43,23 @@ class Item:
     arguments: tuple[str, ...] = ()
 
 
+Check = Callable[[Sequence[str], bool], list[str]]  # what is wrong with arguments, and whether the user gave them
+
+
 def read_items(
-    sources: Sequence[str], *, config: Path | None, arguments: Sequence[str], lines: Iterable[str]
+    sources: Sequence[str],
+    *,
+    config: Path | None,
+    arguments: Sequence[str],
+    lines: Iterable[str],
+    check: Check = lambda arguments, own: [],
 ) -> tuple[Item, ...]:
     """The items of all sources in their order, each of its own name.
 
     A source is a model file; a manifest (`MANIFESTS`); or "-", which takes `lines`: paths, or JSON objects with the
     fields of a manifest's entries. `config` is the recipe of items that name none; `arguments` go before their own.
-    Raises `ManifestError` with everything that is wrong.
+    `check` tells what is wrong with arguments: the user's own (True), or those of a manifest or line. Raises
+    `ManifestError` with everything that is wrong.
     """
     errors: list[str] = []
     found: list[Item] = []
@@ -52,19 +72,13 @@ def read_items(
             found.append(Item(name="", model=Path(source)))
     if not found and not errors:
         errors.append("no models: got an empty manifest, expected one model or more")
+    errors += check(arguments, True)
+    errors += [f"{item.model}: {wrong}" for item in found for wrong in check(item.arguments, False)]
     found = [replace(item, config=item.config or config, arguments=(*arguments, *item.arguments)) for item in found]
-    for item in found:
-        errors += [f"{item.model}: {flag} is the batch's own; drop it" for flag in _stated(item.arguments)]
     named = _named(found, errors)
     if errors:
         raise ManifestError("; ".join(dict.fromkeys(errors)))
     return named
-
-
-def _stated(arguments: Sequence[str]) -> list[str]:
-    """Options among the arguments that the batch gives itself."""
-    said = [argument.partition("=")[0] for argument in arguments]
-    return [flag for flag in _OWN if flag in said]
 
 
 def _of_lines(lines: Iterable[str], errors: list[str]) -> Iterator[Item]:
@@ -84,13 +98,14 @@ def _of_lines(lines: Iterable[str], errors: list[str]) -> Iterator[Item]:
 def _of_manifest(path: Path, errors: list[str]) -> Iterator[Item]:
     content = read_small(path, _MOST_BYTES, "manifest", "the documentation", ManifestError)
     try:
-        value = parse(content) if path.suffix.lower() == ".json" else yaml.safe_load(content)
+        value = parse(content) if path.suffix.lower() == ".json" else yaml.load(content, Loader=_Plain)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         errors.append(f"{path}: no manifest ({' '.join(str(error).split())[:200]})")
         return
     top = value.get("models") if isinstance(value, Mapping) else value
     if not isinstance(top, list):
-        errors.append(f"{path}: got {shown(top) if top is not None else 'no key models'}, expected a list of models")
+        got = f"a {type(top).__name__}" if top is not None else "no key models"
+        errors.append(f"{path}: got {got}, expected a list of models")
         return
     if isinstance(value, Mapping) and (others := [str(key) for key in value if key != "models"]):
         errors.append(f"{path}: got the keys {', '.join(others)}, expected models alone")
@@ -104,7 +119,7 @@ def _entry(value: Any, where: str, folder: Path, errors: list[str]) -> Iterator[
         yield Item(name="", model=folder / value)
         return
     if not isinstance(value, Mapping):
-        errors.append(f"{where}got {shown(str(value))}, expected a path or the fields {', '.join(_FIELDS)}")
+        errors.append(f"{where}got a {type(value).__name__}, expected a path or the fields {', '.join(_FIELDS)}")
         return
     said = JsonObject([(str(key), one) for key, one in value.items()])
     said.repeated = getattr(value, "repeated", [])
@@ -145,6 +160,9 @@ def _named(items: Sequence[Item], errors: list[str]) -> tuple[Item, ...]:
         stem if item.name or taken[stem] == 1 else f"{plain(item.model.resolve().parent.name)}-{stem}"
         for item, stem in zip(items, stems, strict=True)
     ]
+    for name in names:
+        if name.lower() in _TAKEN or name.lower().endswith(_REPORT):
+            errors.append(f"a model has the name {name}, as the batch's own files; give it another in a manifest")
     for name, count in Counter(name.lower() for name in names).items():  # some file systems fold case
         if count > 1:
             errors.append(f"{count} models have the name {name}; give them names in a manifest")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,7 @@ def run_all(
     most: int,
     *,
     threads: int,
+    without: Sequence[str] = (),
     free: Callable[[], int] = free_bytes,
     begun: Callable[[int], None] = lambda number: None,
     idle: Callable[[], None] = lambda: None,
@@ -64,13 +66,14 @@ def run_all(
 
     While there is no memory for the next, nothing is started, unless nothing runs. What still runs when the caller
     leaves is ended: by SIGTERM, and where that does not help by SIGKILL. `begun` is told of every start.
+    Processes get this one's environment but for the names `without`.
     """
     waiting, running = list(jobs), dict[int, _Running]()
     try:
         while waiting or running:
             while waiting and len(running) < most and _fits(waiting[0], running, free):
                 job = waiting.pop(0)
-                running[job.number] = _Running(job, threads)
+                running[job.number] = _Running(job, threads, without)
                 begun(job.number)
             for number, process in list(running.items()):
                 if (ended := process.ended()) is not None:
@@ -88,11 +91,13 @@ def _fits(job: Job, running: dict[int, _Running], free: Callable[[], int]) -> bo
 
 
 class _Running:
-    def __init__(self, job: Job, threads: int) -> None:
+    def __init__(self, job: Job, threads: int, without: Sequence[str]) -> None:
         self._job, self._begun = job, time.perf_counter()
         # The same package as here, wherever it was imported from.
         paths = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": str(threads)}
+        environment = {"OMP_NUM_THREADS": str(threads), **os.environ, "PYTHONPATH": paths}
+        for name in without:
+            environment.pop(name, None)
         with job.output.open("wb") as output, job.errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 job.command,
@@ -100,7 +105,7 @@ class _Running:
                 stdout=output,
                 stderr=errors,
                 env=environment,
-                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+                preexec_fn=partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
             )
 
     def still_needed(self) -> int:
@@ -129,9 +134,11 @@ class _Running:
         )
 
 
-def _end_with_parent() -> None:
-    """In the new process: when this one is killed, the kernel ends that one too, so that a second run is alone."""
+def _end_with_parent(parent: int) -> None:
+    """In the new process: when its parent is killed, the kernel ends it too, so that a second run is alone."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # killed before that
+        os._exit(1)
 
 
 def _end(running: Sequence[_Running]) -> None:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vfconvert.batching.items import Item
+from vfconvert.batching.items import FOLDER, Item
 from vfconvert.errors import GateError
 from vfconvert.files import atomic_path, sha256_of
 from vfconvert.version import __version__
 
-FOLDER = "records"
 _VERSION = 1
 
 
@@ -37,7 +36,9 @@ class Record:
     @property
     def state(self) -> str:
         """In one word for a summary."""
-        return {0: "converted", GateError.exit_code: "gate failed"}.get(self.exit_code, "failed")
+        if self.exit_code == 0:
+            return "converted" if self.report is not None and self.report.get("artefacts") else "failed"
+        return "gate failed" if self.exit_code == GateError.exit_code else "failed"
 
 
 def key_of(item: Item) -> str:

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vfconvert.batching.items import Item
+from vfconvert.batching.items import FOLDER, Item
 from vfconvert.batching.pool import Ended, Job, free_bytes, run_all
-from vfconvert.batching.records import FOLDER, Record, is_done, key_of, read_record, record_path, write_record
+from vfconvert.batching.records import Record, is_done, key_of, read_record, record_path, write_record
 from vfconvert.errors import GateError, UnwritableOutputError
 from vfconvert.files import check_writable
-from vfconvert.training.checkpoint import NAME as CHECKPOINT
 
 _BASE_BYTES, _EACH_BYTE = 3 * 2**29, 12  # of a conversion that was never measured: torch, and copies of the weights
 _LONGEST = 500  # letters of an error
 _PROMPT = "Error: "
+CHECKPOINT = "checkpoint.safetensors"  # that of vfconvert.training, which takes long to import
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +40,14 @@ def run_batch(
     resume: bool = False,
     told: Callable[[Progressed], None] = lambda step: None,
     idle: Callable[[], None] = lambda: None,
+    without: Sequence[str] = (),
     free: Callable[[], int] = free_bytes,
 ) -> dict[str, Record]:
     """Convert the items into `folder`, at most `jobs` at a time; the record of each by its name.
 
     An item that was converted from the same model, recipe and arguments by this version is skipped, unless `again`.
-    With `resume`, trainings that were interrupted go on from their checkpoints. Raises `UnwritableOutputError`.
+    With `resume`, trainings that were interrupted go on from their checkpoints. Conversions get
+    this process's environment but for the names `without`. Raises `UnwritableOutputError`.
     """
     _make(folder / FOLDER)
     records, waiting = dict[str, Record](), list[tuple[Item, str]]()
@@ -56,19 +58,31 @@ def run_batch(
             told(Progressed(item=item, record=known, skipped=True))
         else:
             waiting.append((item, key))
+    for item, _ in waiting:
+        report_path(folder, item).unlink(missing_ok=True)  # an earlier run's, in whose record it stays
     work = [_job(number, item, folder, resume) for number, (item, _) in enumerate(waiting)]
-    threads = max(1, (os.cpu_count() or 1) // max(1, min(jobs, len(work))))
+    threads = max(1, cores() // max(1, min(jobs, len(work))))
 
     def begun(number: int) -> None:
         told(Progressed(item=waiting[number][0], record=None))
 
-    for ended in run_all(work, jobs, threads=threads, begun=begun, idle=idle, free=free):
+    for ended in run_all(work, jobs, threads=threads, without=without, begun=begun, idle=idle, free=free):
         item, key = waiting[ended.number]
         record = _record(ended, key, work[ended.number], report_path(folder, item))
         write_record(folder, item, record)
         records[item.name] = record
         told(Progressed(item=item, record=record))
     return records
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_checkpoint(folder: Path, name: str) -> bool:
+    """Whether an item's training was interrupted, or its file discarded."""
+    return (folder / f"{name}.training" / CHECKPOINT).exists()
 
 
 def report_path(folder: Path, item: Item) -> Path:
@@ -99,11 +113,11 @@ def _make(folder: Path) -> None:
 
 def _job(number: int, item: Item, folder: Path, resume: bool) -> Job:
     output = folder / f"{item.name}.onnx"
-    command = [sys.executable, "-m", "vfconvert", "convert", str(item.model), *item.arguments]
+    command = [sys.executable, "-m", "vfconvert", "convert", *item.arguments]
     command += ["--config", str(item.config)] if item.config is not None else []
     command += ["--output", str(output), "--report", str(report_path(folder, item)), "--quiet"]
-    if resume and (output.with_suffix(".training") / CHECKPOINT).exists():
-        command.append("--resume")
+    command += ["--resume"] if resume and has_checkpoint(folder, item.name) else []
+    command += ["--", str(item.model)]  # whatever it is called, it is no option
     log = record_path(folder, item)
     return Job(
         number=number,

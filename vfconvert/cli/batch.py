@@ -5,19 +5,29 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
+from vfconvert.cli.convert import convert
 from vfconvert.cli.group import SectionCommand, SectionOption
+from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.cli.values import Value
 
 if TYPE_CHECKING:
     from vfconvert.batching.running import Progressed
 
 _ARGUMENTS = "vfconvert.batch.arguments"
+# What the batch says to every conversion, or what would be one file for all of them.
+_OWN = (
+    *("output", "reports", "as_json", "quiet", "verbose", "config", "training_resume", "dry_run"),
+    *("save_plan", "save_config", "junit", "training_checkpoints", "damage_cache"),
+)
+_CODE = ("trust_pickle", "trust_data_code")
 _PATH = click.Path(path_type=Path)
 _option = partial(click.option, cls=SectionOption, section="Batch")
 
@@ -77,13 +87,14 @@ def batch(
     Run it again, and what is done (the same model, recipe, arguments and version) is skipped.
     """
     from vfconvert.batching.items import read_items
-    from vfconvert.batching.running import known_records, part_of, run_batch
+    from vfconvert.batching.running import cores, has_checkpoint, known_records, part_of, run_batch
     from vfconvert.cli.batch_screen import Table
     from vfconvert.errors import BatchError
-    from vfconvert.reporting.batch import headline, row_to_json, rows_of
+    from vfconvert.reporting.batch import headline, row_to_json, rows_of, to_markdown
     from vfconvert.reporting.batch_files import write_summary
 
-    items = read_items(models, config=config, arguments=ctx.meta[_ARGUMENTS], lines=sys.stdin)
+    arguments = ctx.meta[_ARGUMENTS]
+    items = read_items(models, config=config, arguments=arguments, lines=sys.stdin, check=wrong_arguments)
     mine = part_of(items, part) if part is not None else items
     with Table(mine, quiet=quiet) as table:
 
@@ -92,22 +103,47 @@ def batch(
             if as_json and step.record is not None:
                 click.echo(row_to_json(*rows_of([(step.item, step.record)])))
 
-        records = run_batch(
-            mine, output, jobs=jobs or _usual_jobs(), again=again, resume=resume, told=told, idle=table.refresh
-        )
-    write_summary(rows_of(known_records(items, output)), output)
+        try:
+            records = run_batch(
+                mine,
+                output,
+                jobs=jobs or max(1, cores() // 2),  # a conversion uses two cores well
+                again=again,
+                resume=resume,
+                without=(STEP_SUMMARY,),
+                told=told,
+                idle=table.refresh,
+            )
+        finally:  # after an interruption too: what did not run is pending
+            if output.is_dir():
+                write_summary(rows_of(known_records(items, output)), output)
     rows = rows_of((item, records[item.name]) for item in mine)
+    if summary := os.environ.get(STEP_SUMMARY):
+        append_text(to_markdown(rows), summary)
     if not as_json:
         click.echo(headline(rows))
         click.echo(str(output / "summary.md"))
     failed = [row for row in rows if row.state != "converted"]
     if failed:
+        left = any(has_checkpoint(output, row.name) for row in failed)
         raise BatchError(
             f"{len(failed)} of {len(rows)} models failed, for instance {failed[0].name}: {failed[0].error}; "
             f"{output / 'summary.md'} lists all, and the same command tries them again"
+            f"{' (with --resume, since trainings have begun)' if left else ''}"
         )
 
 
-def _usual_jobs() -> int:
-    """A conversion uses two cores well."""
-    return max(1, (os.cpu_count() or 1) // 2)
+def wrong_arguments(arguments: Sequence[str], own: bool) -> list[str]:
+    """What a batch does not take among the arguments of conversions; those of a manifest (not `own`) run no code."""
+    with convert.make_context("vfconvert", list(arguments), resilient_parsing=True) as context:
+        flags = {parameter.name: parameter.opts[-1] for parameter in convert.params}
+        given = [name for name in flags if name and context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        wrong = [f"{flags[name]} is the batch's own, or one file for many; drop it" for name in given if name in _OWN]
+        if (other := context.params.get("model")) is not None:
+            wrong.append(f"got {str(other)!r}, expected options alone")
+        if own:
+            return wrong
+        architecture = str(context.params.get("arch") or "")
+        code = [name for name in given if name in _CODE]
+        code += ["arch"] if architecture and not architecture.startswith(("torchvision:", "timm:")) else []
+        return wrong + [f"{flags[name]} may run code, so it stands after -- and in no list; move it" for name in code]

@@ -14,12 +14,16 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"  # the variable that names the file
 
 def append_step_summary(report: ConversionReport, path: str | None) -> None:
     """Append the report to the file; where there is none to write to, say so and go on: the outputs are complete."""
-    if not path:
-        return
-    from vfconvert.reporting.markdown import to_markdown
+    if path:
+        from vfconvert.reporting.markdown import to_markdown
 
+        append_text(to_markdown(report), path)
+
+
+def append_text(text: str, path: str) -> None:
+    """Append a text in Markdown to the file, or say that it takes none."""
     try:
         with open(path, "ab") as file:
-            file.write(to_markdown(report).encode("utf-8", errors="backslashreplace") + b"\n")
+            file.write(text.encode("utf-8", errors="backslashreplace") + b"\n")
     except OSError as error:
         click.echo(f"Warning: ${STEP_SUMMARY} {path} takes no summary: {error.strerror}.", err=True)

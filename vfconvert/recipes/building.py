@@ -43,10 +43,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 def rebuilt(recipe: Recipe, header: Shapes, like: nn.Module | None, path: Path) -> nn.Module:
     """The original network with its layers replaced; nothing large is made before all sizes are known to fit."""
     if like is not None:
-        original = _convolved(_plain(like, recipe), recipe, path)
-        _match(original, recipe, header, path)
         if any(tensor.is_meta for tensor in tensors_of(like).values()):
             raise ArchitectureError("like= is on the meta device and cannot be filled; give a network with numbers")
+        original = _convolved(_plain(like, recipe), recipe, path)
+        _match(original, recipe, header, path)
         model = copy.deepcopy(original).cpu()
     else:
         name = _known_architecture(recipe, path)
@@ -172,7 +172,8 @@ def _match(original: nn.Module, recipe: Recipe, header: Shapes, path: Path) -> N
 
 
 def _plain(original: nn.Module, recipe: Recipe) -> nn.Module:
-    return made_plain(original)[0] if recipe.plain else original
+    """As a conversion makes it: of a copy in float32, in evaluation."""
+    return made_plain(copy.deepcopy(original).float().eval())[0] if recipe.plain else original
 
 
 def _check_gain(numbers: int, header: Shapes, path: Path) -> None:

@@ -249,8 +249,8 @@ def warnings_of(
         sentences.append(VARYING)
     if plain:
         sentences.append(
-            f"{plural(plain, 'layer')} of a class of its own was replaced by plain ones that compute the same: weights "
-            "that are computed (standardised, normalised, masked) are constants from here on"
+            f"plain layers that compute the same stand in for {plural(plain, 'layer')} of other classes: weights that "
+            "are computed (standardised, normalised, masked) are constants from here on"
         )
     if left_out:
         sentences.append(

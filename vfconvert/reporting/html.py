@@ -92,7 +92,7 @@ def _lead(report: ConversionReport) -> str:
     if report.latency is not None:
         said.append(f"{ratio(report.latency.after, report.latency.before)} of the time")
     sizes = f"{', '.join(said[:-1])} and {said[-1]}"
-    if report.output is None and not report.discarded:
+    if report.dry:
         return f"A dry run: with {converted_of(report)} converted it would have {sizes}. Nothing was written."
     lead = f"{converted_of(report)} converted: {sizes}."
     if found is None:

@@ -80,7 +80,7 @@ def _headline(report: ConversionReport) -> Iterator[str]:
         f"{ratio(after.macs_executed, before.macs_executed)} of the MACs"
     )
     found = report.agreement
-    if report.output is None and not report.discarded:
+    if report.dry:
         yield "Dry run: these are the decisions; nothing was fitted, nothing is written."
     if found is not None:
         value = judged_value(found.measure, found.value)

@@ -281,6 +281,11 @@ class ConversionReport:
     schema_version: int = SCHEMA_VERSION
 
     @property
+    def dry(self) -> bool:
+        """Whether nothing was fitted."""
+        return self.output is None and not self.discarded and self.images is None
+
+    @property
     def failed_gates(self) -> tuple[GateReport, ...]:
         """The gates that the result does not pass."""
         return tuple(gate for gate in self.gates if not gate.passed)

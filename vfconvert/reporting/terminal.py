@@ -72,7 +72,7 @@ def totals_table(report: ConversionReport, *first: tuple[str, str, str]) -> Tabl
 
 def _headline(report: ConversionReport) -> Iterator[RenderableType]:
     found = report.agreement
-    if report.output is None and not report.discarded:
+    if report.dry:
         yield Text("Dry run: these are the decisions; nothing was fitted, nothing is written.", style="bold")
     if found is None:
         return
