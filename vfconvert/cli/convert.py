@@ -78,7 +78,8 @@ def convert(
         from vfconvert.reporting.terminal import render
 
         show(render(report, verbose=verbose))
-        for path in options.reports if report.output is not None else ():
+        beside = () if report.dry else (*options.reports, *((options.junit,) if options.junit is not None else ()))
+        for path in beside:
             click.echo(f"Written: {path}")
     elif report.output is not None:
         click.echo(report.output.path)
