@@ -32,6 +32,7 @@ INTERNAL = {
     "OpcodeError": {"loading"},
     "_RefusedError": {"loading"},
     "pickle.UnpicklingError": {"loading"},
+    "yaml.YAMLError": {"batching"},
     # Words for click and for `except` clauses nearby, which make them errors of the command line or of a file.
     "click.UsageError": {"cli"},
     "ValueError": {

@@ -88,4 +88,4 @@ EVERY = {
     "junit": "g.xml",
 }
 METHOD_BY_PLAN = ("spatial", "channel", "windows", "channel-stride", "crops", "include", "exclude", "include-first")
-METHOD_BY_PLAN += ("layer", "target", "max-drop", "refine", "damage-cache")
+METHOD_BY_PLAN += ("linear", "layer", "target", "max-drop", "refine", "damage-cache")

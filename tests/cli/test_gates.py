@@ -98,6 +98,6 @@ def test_limit_that_is_none_is_refused(gated, gate, said):
 
 
 def test_junit_over_another_output_is_refused(cli_invoke, model_path, images, outputs):
-    both = ("--report", outputs / "r", "--junit", outputs / "r")
+    both = ("--report", outputs / "r.json", "--junit", outputs / "r.json")
     result = cli_invoke(model_path, *FAST, "--data", images, "-o", outputs / "a.onnx", *both, exit_code=19)
     assert "is also what --report writes" in result.stderr

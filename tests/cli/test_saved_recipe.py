@@ -64,7 +64,7 @@ def test_recipe_over_the_model_or_another_output_is_refused(cli_invoke, model_pa
     assert "is also what --save-config writes" in cli_invoke(*line, *both, exit_code=19).stderr
     path = tmp_path / "r.yaml"
     path.write_text("spatial: true\n")
-    over = (model_path, "--config", path, "--data", images, "--report", path)
+    over = (model_path, "--config", path, "--data", images, "--junit", path)
     assert "is the recipe that --config reads" in cli_invoke(*over, exit_code=19).stderr
     assert (model_path.read_bytes(), path.read_text()) == (read, "spatial: true\n")
     assert not (tmp_path / "x").exists()

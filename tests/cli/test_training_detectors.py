@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 
 from tests.cli.conftest import write_images
@@ -31,7 +32,14 @@ class Regions(torch.nn.Module):
 
 def test_detectors_are_trained_by_their_features(tmp_path, monkeypatch):
     """By those of whole images; up to the export, since such outputs cannot be compared in a file."""
-    monkeypatch.setattr("vfconvert.pipeline._export", lambda *_: None)
+
+    class ExportedError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise ExportedError("as far as this")
+
+    monkeypatch.setattr("vfconvert.pipeline._export", stop)
     torch.save(Regions(), tmp_path / "m.pt")
     write_images(tmp_path / "images", 40, 1)
     options = ConversionOptions(
@@ -44,7 +52,8 @@ def test_detectors_are_trained_by_their_features(tmp_path, monkeypatch):
         output=tmp_path / "m.onnx",
         training=TrainingOptions(epochs=2, batch=8),
     )
-    convert(options)
+    with pytest.raises(ExportedError, match="as far as this"):
+        convert(options)
     lines = [json.loads(each) for each in (tmp_path / "m.training" / "log.jsonl").read_text().splitlines()]
     errors = [each["error"] for each in lines if "error" in each]
     assert len(errors) == 3

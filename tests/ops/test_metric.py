@@ -134,13 +134,13 @@ def test_sharing_in_what_no_sample_shows_is_least_squares_on_the_weights() -> No
         target_variance=torch.zeros(6, dtype=torch.float64),
         count=1,
     )
-    white = replace(nothing, covariance=1e-12 * torch.eye(INPUTS, dtype=torch.float64))
+    dense = replace(nothing, covariance=torch.zeros(INPUTS, INPUTS, dtype=torch.float64))
     importance = torch.ones(6, dtype=torch.float64)
     found = fit_group(Problem.of(nothing, geometry, spec, importance, old))
-    wanted = fit_group(Problem.of(white, geometry, spec, importance, old))
+    wanted = fit_group(Problem.of(dense, geometry, spec, importance, old))
     assert torch.equal(found.primary, wanted.primary)
     assert found.unexplained < 0.6  # of the old weights' squares, which are white
-    assert found.unexplained == pytest.approx(wanted.unexplained, abs=0.02)
+    assert found.unexplained == pytest.approx(wanted.unexplained, rel=1e-6)
 
 
 def test_kept_samples_have_the_moments_of_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -48,7 +49,8 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], path: Path, ar
 def _versioned(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> Any:
     """With the versions of the network's layers, which some ask for although what fits needs none."""
     found: Any = OrderedDict(tensors)
-    found._metadata = getattr(expected, "_metadata", None)
+    # Of its own: what loads notes there whether tensors are handed over.
+    found._metadata = copy.deepcopy(getattr(expected, "_metadata", None))
     return found
 
 

@@ -12,6 +12,7 @@ from vfconvert.reporting.training import metric_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Each colour stands for a variable of the page's style sheet.
 _INK, _DIM, _RULE, _LINE, _MARK = "#010101", "#020202", "#030303", "#040404", "#050505"
@@ -41,20 +42,19 @@ def training_charts(found: TrainingReport | None) -> tuple[Chart, ...]:
         return ()
     try:
         import matplotlib as mpl
+        from matplotlib.figure import Figure
     except ImportError:
         return ()
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
-        charts = [_metric_chart(found)]
+        charts = [_metric_chart(found, Figure)]
         if found.losses:
-            charts.append(_loss_chart(found))
+            charts.append(_loss_chart(found, Figure))
         return tuple(charts)
 
 
-def _metric_chart(found: TrainingReport) -> Chart:
-    from matplotlib.ticker import MaxNLocator
-
+def _metric_chart(found: TrainingReport, make: type[Figure]) -> Chart:
     epochs = [int(record["epoch"]) for record in found.epochs]
     values = [float(record[found.metric]) for record in found.epochs]
     unit = _UNITS.get(found.metric)
@@ -66,14 +66,14 @@ def _metric_chart(found: TrainingReport) -> Chart:
         axes.plot([best], [values[place]], color=_MARK, marker="o", markersize=9, fillstyle="none", linestyle="")
         axes.set_xlabel("epoch")
         axes.set_ylabel(found.metric if unit is None else f"{found.metric} ({unit})")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.locator_params(axis="x", integer=True)
 
     kept = metric_text(found.metric, values[place])
     title = f"{found.metric} on the images that it was chosen by; kept: epoch {best}, {kept}"
-    return Chart(title=title, svg=_drawn(draw, "metric", title))
+    return Chart(title=title, svg=_drawn(make, draw, "metric", title))
 
 
-def _loss_chart(found: TrainingReport) -> Chart:
+def _loss_chart(found: TrainingReport, make: type[Figure]) -> Chart:
     def draw(axes: Axes) -> None:
         axes.plot(*zip(*found.losses, strict=True), color=_LINE, linewidth=1.2)
         axes.set_xlabel("step")
@@ -81,14 +81,12 @@ def _loss_chart(found: TrainingReport) -> Chart:
 
     first, last = found.losses[0], found.losses[-1]
     title = f"loss in training, from {first[1]:.3g} at step {first[0]} to {last[1]:.3g} at step {last[0]}"
-    return Chart(title=title, svg=_drawn(draw, "loss", title))
+    return Chart(title=title, svg=_drawn(make, draw, "loss", title))
 
 
-def _drawn(draw: Any, name: str, title: str) -> str:
+def _drawn(make: type[Figure], draw: Any, name: str, title: str) -> str:
     """An `<svg>` element of 5.4 x 2.9 inches; its identifiers begin with `name`, so that several fit in one page."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+    figure = make(figsize=(5.4, 2.9), layout="constrained")
     axes = figure.add_subplot()
     draw(axes)
     axes.grid(visible=True, color=_RULE, linewidth=0.6)
