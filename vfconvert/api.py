@@ -81,8 +81,6 @@ class Conversion:
             formats=(name,),
             dynamic_size=dynamic_size,
             opset=opset,
-            precision="fp32",
-            int8=False,
         )
         with ExitStack() as outputs:
             (written,), _ = deliver(self._delivery, options, outputs)

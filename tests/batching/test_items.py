@@ -55,10 +55,12 @@ def test_standard_input_has_paths_and_objects():
 def test_everything_wrong_is_said_at_once(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text("models:\n- {modle: a.pt}\n- 7\n- {model: b.pt, name: 'a b', arguments: --spatial}\nextra: 1\n")
-    with pytest.raises(ManifestError) as caught:
-        read(
-            path, "x.pt", arguments=("-o", "y"), check=lambda said, own: [f"({' '.join(said)}) is wrong"] if own else []
-        )
+
+    def check(said, own):
+        return [f"({' '.join(said)}) is wrong"] if own else []
+
+    with pytest.raises(ManifestError, match="field model: is missing") as caught:
+        read(path, "x.pt", arguments=("-o", "y"), check=check)
     said = str(caught.value)
     for part in (
         'model 1: field "modle": got an unknown field',

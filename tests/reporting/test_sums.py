@@ -87,5 +87,5 @@ def test_meta_a_wrong_row_breaks_the_sum():
 
 
 def test_meta_a_wrong_total_is_seen():
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match="3 == 4"):
         check_sum([1, 2, 3], 4)

@@ -15,6 +15,7 @@ from vfconvert.batching.pool import Ended, Job, free_bytes, run_all
 from vfconvert.batching.records import Record, is_done, key_of, read_record, record_path, write_record
 from vfconvert.errors import GateError, UnwritableOutputError
 from vfconvert.files import check_writable
+from vfconvert.shortages import reason_of
 
 _BASE_BYTES, _EACH_BYTE = 3 * 2**29, 12  # of a conversion that was never measured: torch, and copies of the weights
 _LONGEST = 500  # letters of an error
@@ -106,8 +107,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or type(error).__name__).lower()
-        raise UnwritableOutputError(f"cannot make the folder {folder}: {reason}; choose another --output") from error
+        raise UnwritableOutputError(
+            f"cannot make the folder {folder}: {reason_of(error)}; choose another --output"
+        ) from error
     check_writable(folder / "record.json")
 
 
