@@ -45,8 +45,9 @@ def system(number, name=None):
             "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: not enough memory: you tried to allocate 4"
         ),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
     ],
-    ids=["python", "system", "cuda", "processor", "library"],
+    ids=["python", "system", "cuda", "processor", "library", "kernel"],
 )
 def test_out_of_memory_is_recognised(error):
     assert is_out_of_memory(error)
@@ -55,7 +56,15 @@ def test_out_of_memory_is_recognised(error):
         raise wrapped(error)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shape"), ValueError("std::bad_alloc"), system(errno.ENOENT)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("shape"),
+        RuntimeError("could not create a primitive descriptor for a convolution"),
+        ValueError("std::bad_alloc"),
+        system(errno.ENOENT),
+    ],
+)
 def test_other_errors_are_not(error):
     assert not is_out_of_memory(error)
     assert shortage_of(error) is None

@@ -18,6 +18,8 @@ _SAID = (
     *("not enough memory: you tried to allocate", "can't allocate memory", "CUDA out of memory"),
     *("std::bad_alloc", "bad allocation", "Failed to allocate memory"),
 )
+# oneDNN's whole message where it finds no memory for a kernel; what it does not support is a "primitive descriptor".
+_SAID_ALONE = frozenset({"could not create a primitive", "could not execute a primitive"})
 _LONGEST_CHAIN = 32
 
 
@@ -29,7 +31,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if kind.__name__ == "OutOfMemoryError" and kind.__module__.partition(".")[0] == "torch":
         return True
     known = isinstance(error, RuntimeError) or kind.__module__.partition(".")[0] == "onnxruntime"
-    return known and any(sign in str(error) for sign in _SAID)
+    return known and (str(error) in _SAID_ALONE or any(sign in str(error) for sign in _SAID))
 
 
 def shortage_of(error: BaseException) -> VfconvertError | None:

@@ -16,7 +16,8 @@ KILLED = [stage for stage in STAGES if stage != "rename"]
 
 @pytest.fixture(scope="module")
 def found():
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # One arena: with one for each thread the room that a process takes changes from run to run.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.faults.driver"]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=True, timeout=900)
     return json.loads(ran.stdout)
