@@ -22,6 +22,7 @@ from vfconvert.loading.exported_graph import UnknownGraphError
 from vfconvert.loading.onnx_folding import Folding
 from vfconvert.loading.onnx_graph import Importer
 from vfconvert.loading.onnx_inference import Inference
+from vfconvert.loading.onnx_inside import load_without_weights
 from vfconvert.loading.onnx_inputs import StatedInput, shape_of, stated_input
 from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
 from vfconvert.loading.onnx_values import DTYPES
@@ -50,12 +51,10 @@ def read_onnx(path: Path) -> ImportedNetwork:
     Weights may be in other files of the same folder. Raises `TruncatedModelError`, `UntrustedModelError` (weights
     elsewhere) and `UnsupportedModelError` (operators that are not known here).
     """
-    import onnx
-
     try:
         if path.stat().st_size > _LARGEST:
             raise UnknownGraphError("it is larger than 2 GiB, which no ONNX file is: weights beyond stand beside it")
-        model = onnx.load(path, load_external_data=False)
+        model = load_without_weights(path)
         check_size(model)
         check_outside(model, path)
         return _imported(_simplified(model), path.parent)

@@ -76,7 +76,9 @@ def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def check_outside(model: onnx.ModelProto, path: Path) -> None:
-    """Weights outside the file lie in its folder, in regular files that are long enough; small ones are read in.
+    """Weights outside the file, or told by their place in it, lie in its folder, in regular files that are long enough.
+
+    Small ones are read in.
 
     Raises `UntrustedModelError` and `TruncatedModelError`.
     """
@@ -103,6 +105,8 @@ def check_outside(model: onnx.ModelProto, path: Path) -> None:
 
 
 def _inside(location: str, folder: Path, path: Path) -> Path:
+    if location == path.name:
+        return path
     place = folder / location
     real = Path(os.path.realpath(place))
     if os.path.isabs(location) or not real.is_relative_to(folder) or real != place:
@@ -131,8 +135,14 @@ _NUMBERS = frozenset([1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 16])  # of ONNX: w
 
 
 def mapped(tensor: onnx.TensorProto, folder: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """The numbers of a tensor outside the file, checked before, as memory that is mapped to them; changes stay here."""
+    """The numbers of a tensor outside the file, checked before, as memory that is mapped to them; changes stay here.
+
+    Those that lie at no multiple of their size are read, since kernels may count on it.
+    """
     from onnx.external_data_helper import ExternalDataInfo
 
-    info, shape = ExternalDataInfo(tensor), tuple(tensor.dims)
-    return np.memmap(folder / info.location, _item(tensor), "c", int(info.offset or 0), shape)
+    info, shape, item = ExternalDataInfo(tensor), tuple(tensor.dims), _item(tensor)
+    place, begin = folder / info.location, int(info.offset or 0)
+    if begin % item.itemsize:
+        return np.fromfile(place, item, math.prod(shape), offset=begin).reshape(shape)
+    return np.memmap(place, item, "c", begin, shape)
