@@ -177,7 +177,7 @@ def draw_sums() -> Drawing:
     cell, left, channels = 34.0, 104.0, SHARED_CONV.group_inputs
     windows = SHARED.channel_windows(channels)
     segments = cuts_of(windows).segments
-    names = {segment: name for segment, name in zip(segments, ("a", "b", "c"), strict=True)}
+    names = dict(zip(segments, ("a", "b", "c"), strict=True))
     terms = terms_of(windows, channels, "segments")
     drawing = Drawing("Two windows of 8 channels by shared sums: three segments are convolved once each.", WIDTH, 252)
     for index, window in enumerate(windows):
