@@ -13,7 +13,13 @@ release = __version__
 html_show_copyright = False
 html_show_sphinx = False
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "docs.extensions.commands", "docs.extensions.drawings"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "docs.extensions.commands",
+    "docs.extensions.drawings",
+    "docs.extensions.fields",
+]
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 smartquotes = False  # they make dashes of the two hyphens of an option

@@ -67,7 +67,7 @@ def _options(parameters: Sequence[click.Parameter], context: click.Context) -> I
             sections.setdefault(parameter.section, []).append(parameter)
     for heading, options in sections.items():
         if len(sections) > 1:
-            yield f"### {_prose(heading)}"
+            yield f"### {prose(heading)}"
         yield from (_option(option, context) for option in options)
 
 
@@ -76,15 +76,15 @@ def _option(option: click.Option, context: click.Context) -> str:
     if record is None:
         return ""
     names, said = record
-    return f"```{{option}} {names.replace(' / ', ', ')}\n{_prose(said)}\n```"
+    return f"```{{option}} {names.replace(' / ', ', ')}\n{prose(said)}\n```"
 
 
 def _paragraphs(text: str) -> Iterator[str]:
     for paragraph in text.split("\n\n"):
-        yield _prose(" ".join(paragraph.split()))
+        yield prose(" ".join(paragraph.split()))
 
 
-def _prose(text: str) -> str:
+def prose(text: str) -> str:
     """Words of the help as Markdown: nothing in them is markup, and options are set as code."""
     parts = _FLAG.split(text)
     return "".join(f"`{part}`" if at % 2 else _SPECIAL.sub(r"\\\1", part) for at, part in enumerate(parts))
