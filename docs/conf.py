@@ -36,6 +36,6 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!vfconvert\.).*")]
 html_theme = "furo"
 html_title = f"vfconvert {release}"
 html_static_path = ["_static"]
-html_css_files = ["drawings.css"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False

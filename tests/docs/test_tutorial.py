@@ -60,7 +60,7 @@ def test_tutorial_works_as_it_stands(environment, tmp_path):
     assert walk(blocks_of(read(PAGE)), tmp_path, environment) >= 7
     files = {path.name for path in tmp_path.iterdir()}
     named = set(re.findall(r"`(\w+\.(?:onnx|safetensors|json|html|py))`", read(PAGE)))
-    assert {"small.onnx", "plan.json"} <= named
+    assert {"small.safetensors", "plan.json", "report.html"} <= named
     assert named <= files
 
 
