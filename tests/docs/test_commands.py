@@ -94,6 +94,12 @@ def test_every_command_of_the_page_is_understood(page, tmp_path, monkeypatch):
                 pytest.fail(f"{page.name}:{line}: {' '.join(words)}: {error.format_message()}")
 
 
+def test_options_that_the_script_for_ci_is_given_are_understood():
+    (options,) = re.findall(r"OPTIONS='([^']*)'", read(DOCS / "ci.md"))
+    assert "--config" in options
+    assert parsed(["model.pt", *options.replace("configs/", f"{ROOT}/configs/").split()])["int8"] is True
+
+
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_every_benchmark_of_the_page_exists_with_its_options(page):
     for line, words in [*lines_of(page), *((0, words) for words in spoken_commands(read(page)))]:

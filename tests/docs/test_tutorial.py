@@ -1,5 +1,6 @@
 """The tutorial, walked as a reader does: its commands in order in an empty folder, and what it says they print."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from docs.extensions.plans import LAYERS, WHOLE
 from tests.docs.pages import DOCS, ROOT, Block, blocks_of, read
 
 PAGE = DOCS / "tutorial.md"
@@ -62,6 +64,27 @@ def test_tutorial_works_as_it_stands(environment, tmp_path):
     named = set(re.findall(r"`(\w+\.(?:onnx|safetensors|json|html|py))`", read(PAGE)))
     assert {"small.safetensors", "plan.json", "report.html"} <= named
     assert named <= files
+    check_the_drawn_plan(tmp_path, environment)
+
+
+def check_the_drawn_plan(folder: Path, environment: dict[str, str]) -> None:
+    """The drawing on the page of the method says of this network what `inspect` says, apart from rounding errors."""
+    images = ["--data", "vfconvert-demo/train", "--mean", "0.305", "--std", "0.376"]
+    line = ["vfconvert", "inspect", "vfconvert-demo/model.pt", *images, "--json"]
+    ran = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    told = json.loads(ran.stdout)
+    assert told["parameters"] == WHOLE
+    assert [layer["name"] for layer in told["layers"]] == list(LAYERS)
+    for layer in told["layers"]:
+        numbers, drawn = LAYERS[layer["name"]]
+        for kind, (saved, damage) in drawn.items():
+            same = [
+                option
+                for option in layer["options"]
+                if (option["kind"], option["parameters"]) == (kind, numbers - saved)
+            ]
+            least = min(option["damage"] for option in same)
+            assert damage / 3 < least < 3 * damage, (layer["name"], kind)  # another processor trains another network
 
 
 def test_every_block_of_the_tutorial_has_its_mark():
