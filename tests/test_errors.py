@@ -40,11 +40,9 @@ def _table(text: str) -> set[tuple[int, str]]:
     return {(int(code), name) for code, name in rows}
 
 
-def test_the_readme_lists_every_error_with_its_code():
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("no README.md")
-    assert _table(readme.read_text(encoding="utf-8")) == {(error.exit_code, error.__name__) for error in FAMILY}
+def test_the_page_of_exit_codes_lists_every_error_with_its_code():
+    page = ROOT / "docs" / "exit-codes.md"
+    assert _table(page.read_text(encoding="utf-8")) == {(error.exit_code, error.__name__) for error in FAMILY}
 
 
 def test_meta_the_table_is_read_and_a_gap_is_seen():

@@ -114,9 +114,9 @@ def test_internal_errors_of_our_own_are_caught():
     assert own <= set().union(*map(raising.caught_in, SOURCES.values()))
 
 
-def test_what_is_raised_is_in_the_readme_with_its_code():
+def test_what_is_raised_is_in_the_page_of_exit_codes():
     raised = set().union(*map(raising.built_in, SOURCES.values())) & set(FAMILY)
-    table = rows_of((ROOT / "README.md").read_text(encoding="utf-8"))
+    table = rows_of((ROOT / "docs" / "exit-codes.md").read_text(encoding="utf-8"))
     assert {name: codes()[FAMILY[name]] for name in raised} == {name: table.get(FAMILY[name]) for name in raised}
 
 

@@ -43,6 +43,8 @@ _OWN = (
 )
 _PATHS = ("plan", "save_plan", "damage_cache", "target_data", "costs", "checkpoints", "tensorboard")
 _OF_FILES = ("arch", "arch_args", "trust_pickle")
+# The fields of the options that `convert` takes as keywords.
+KEYWORDS = tuple(name for names in _SETTINGS.values() for name in names if name not in _OWN)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,10 +157,9 @@ def convert(
 
 def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Those of the conversion and those of its training."""
-    known = [name for names in _SETTINGS.values() for name in names if name not in _OWN]
     for name in given:
-        if name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        if name not in KEYWORDS:
+            nearest = difflib.get_close_matches(name, KEYWORDS, n=1, cutoff=0.0)[0]
             raise TypeError(f"convert() has no setting {name!r}; the nearest is {nearest!r}")
         if name in ("include", "exclude") and isinstance(given[name], str):
             raise TypeError(f"convert(): {name} got a text, expected a sequence of them, like [{given[name]!r}]")

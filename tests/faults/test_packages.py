@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import PAGES, read
 from tests.raising import sources_below
 from tests.reporting.inspect_samples import INSPECTED
 from vfconvert.benching.runners import import_runtime
@@ -21,6 +22,7 @@ from vfconvert.training.watching import Board
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = sources_below(ROOT / "vfconvert")
 MODULES = {"pillow": "PIL", "scikit-learn": "sklearn"}  # of packages that are imported by another name
+DEVELOPERS = {"real", "docs"}  # extras that tests and the site of the documentation alone use
 NEEDS = {
     "demo": ("sklearn", lambda path: load_digits_images()),
     "timm": ("timm", lambda path: build_architecture("timm:resnet18", {})),
@@ -69,7 +71,7 @@ def unguarded(sources: Mapping[str, str], optional: set[str]) -> list[str]:
 
 
 def test_every_extra_is_tried_without_its_package():
-    assert set(NEEDS) == set(extras()) - {"real"}  # which the tests alone use
+    assert set(NEEDS) == set(extras()) - DEVELOPERS
 
 
 @pytest.mark.parametrize("extra", NEEDS)
@@ -86,8 +88,11 @@ def test_missing_package_names_the_extra_that_installs_it(extra, tmp_path, monke
 
 def test_extras_that_are_named_anywhere_exist():
     named = {extra for source in SOURCES.values() for extra in re.findall(r"vfconvert\[(\w+)\]", source)}
-    named |= set(re.findall(r"vfconvert\[(\w+)\]", (ROOT / "README.md").read_text(encoding="utf-8")))
-    assert set(extras()) - {"real"} <= named <= set(extras()) | {"test"}
+    assert set(extras()) - DEVELOPERS <= named <= set(extras()) | {"test"}
+    for page in PAGES:
+        told = set(re.findall(r"vfconvert\[(\w+)\]", read(page)))
+        assert told <= set(extras()) | {"test"}, page.name
+    assert set(extras()) - DEVELOPERS <= set(re.findall(r"vfconvert\[(\w+)\]", read(ROOT / "README.md")))
 
 
 def test_optional_packages_are_imported_where_their_absence_is_told():

@@ -1,0 +1,1 @@
+"""The site of the documentation, and what it generates from the package."""

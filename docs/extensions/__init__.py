@@ -1,0 +1,1 @@
+"""What Sphinx learns for these pages: the reference of the command line, and the drawings of the method."""
