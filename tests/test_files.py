@@ -25,6 +25,17 @@ def test_atomic_path_renames_on_success(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o077])
+def test_atomic_path_gives_the_permissions_of_a_new_file(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        with atomic_path(tmp_path / "model.safetensors") as temporary:
+            temporary.touch(0o600)  # as the library of safetensors does
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
 @pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
 def test_atomic_path_on_failure_leaves_things_as_they_were(tmp_path: Path, failure: type[BaseException]) -> None:
     target = tmp_path / "model.onnx"

@@ -31,6 +31,7 @@ INTERNAL = {
     "StrangeArchiveError": {"loading"},
     "OpcodeError": {"loading"},
     "_RefusedError": {"loading"},
+    "_UnusualError": {"loading.onnx_inside"},
     "pickle.UnpicklingError": {"loading"},
     "yaml.YAMLError": {"batching"},
     # Words for click and for `except` clauses nearby, which make them errors of the command line or of a file.

@@ -55,7 +55,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
     Whatever stood at `target` stays untouched until the rename, before which all is on the disk. The temporary path
     has the name of `target`, in a folder of its own (see `vfconvert.temporary`); a symbolic link is followed, so that
-    it goes on being one.
+    it goes on being one. What appears may be read and written by whom the system's mask lets.
     Raises `UnwritableOutputError` before the body runs, as `check_writable` does, and where writing, within the body
     too, or the rename fails. Errors of ours out of the body name the target, not the temporary path.
     """
@@ -78,6 +78,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
                 raise _unwritable(target, f"{reason_of(error)}; make room or choose another path") from error
             raise
         try:
+            os.chmod(temporary, _usual_mode(folder))
             _to_disk(temporary)
             os.replace(temporary, final)
         except OSError as error:
@@ -127,13 +128,25 @@ def read_small(path: Path, most_bytes: int, what: str, flag: str, error: type[Vf
     return content
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 digest of a file, as 64 hexadecimal digits, read in pieces."""
+def sha256_of(*paths: Path) -> str:
+    """The SHA-256 digest of a file, or of several one after another, as 64 hexadecimal digits, read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
+
+
+def _usual_mode(folder: Path) -> int:
+    """That of a new file: writers of libraries choose others. Asking for the mask would change it for all threads."""
+    probe = folder / "mode"
+    descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        probe.unlink()
 
 
 def _to_disk(path: Path) -> None:

@@ -4,8 +4,10 @@ import dataclasses
 import json
 from pathlib import Path
 
+import onnx
 import pytest
 
+from tests.loading.onnx_samples import floats, node, saved
 from vfconvert.batching import running
 from vfconvert.batching.items import Item
 from vfconvert.batching.pool import Job
@@ -103,6 +105,23 @@ def add_argument(item: Item, out: Path) -> Item:
 def add_recipe(item: Item, out: Path) -> Item:
     (out / "recipe.yaml").write_text("spatial: true")
     return dataclasses.replace(item, config=out / "recipe.yaml")
+
+
+def test_weights_beside_a_model_and_files_of_arguments_count(tmp_path: Path) -> None:
+    weight, nodes = floats(8, 4, 3, 3), [node("Conv", "x w", "y")]
+    path = saved(tmp_path / "model.onnx", nodes, {"w": weight})
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    (tmp_path / "plan.json").write_text("{}")
+    item = Item(name="a", model=path, config=None, arguments=("--plan", str(tmp_path / "plan.json")))
+    keys = [key_of(item), key_of(item)]
+    (tmp_path / "weights.bin").write_bytes((weight + 1).tobytes())
+    keys.append(key_of(item))
+    (tmp_path / "plan.json").write_text("{ }")
+    keys.append(key_of(item))
+    (tmp_path / "weights.bin").unlink()
+    keys.append(key_of(item))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """ONNX files become networks with the names of their layers, or are refused in words; nothing in them runs code."""
 
+import hashlib
 import random
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from tests.loading.onnx_samples import assert_alike, floats, node, run, saved
 from vfconvert.errors import TruncatedModelError, UnsupportedModelError, UntrustedModelError, VfconvertError
-from vfconvert.loading import load_model
+from vfconvert.loading import load_model, model_files
 from vfconvert.loading.onnx_file import check_onnx, read_onnx
 
 
@@ -56,6 +57,11 @@ def test_weights_in_another_file_of_the_folder_are_read(tmp_path: Path) -> None:
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert (tmp_path / "weights.bin").stat().st_size >= weight.nbytes
     assert_alike(path)
+    loaded = load_model(path)
+    assert loaded.size_bytes == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
+    both = path.read_bytes() + (tmp_path / "weights.bin").read_bytes()
+    assert loaded.sha256 == hashlib.sha256(both).hexdigest()
+    assert model_files(path) == (path, tmp_path / "weights.bin")
     (tmp_path / "weights.bin").write_bytes(b"short")
     with pytest.raises(TruncatedModelError, match=r"its weights in 'weights.bin' are cut off"):
         load_model(path)

@@ -1,4 +1,4 @@
-"""Weights that stay where they lie in an ONNX file are those that onnx reads; what is laid out oddly is left to onnx."""
+"""Weights left where they lie in an ONNX file are those that onnx reads; what is laid out oddly is left to onnx."""
 
 import random
 from pathlib import Path

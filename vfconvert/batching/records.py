@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from vfconvert.batching.items import FOLDER, Item
-from vfconvert.errors import GateError
+from vfconvert.errors import GateError, VfconvertError
 from vfconvert.files import atomic_path, sha256_of
 from vfconvert.version import __version__
 
 _VERSION = 1
+_ONNX = b"\x08"  # the field that such files begin with
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,17 +45,32 @@ class Record:
 def key_of(item: Item) -> str:
     """What an item's outputs depend on, as a digest: the model, the recipe, the arguments, this version.
 
-    A file that cannot be read counts as none, and the conversion says why it cannot.
+    Arguments that name files count with what these hold, folders (of images) by their names alone. A file that cannot
+    be read counts as none, and the conversion says why it cannot.
     """
-    parts = [__version__, _digest(item.model), _digest(item.config), json.dumps(item.arguments)]
+    named = [Path(argument) for argument in item.arguments if not argument.startswith("-")]
+    files = [_digest(path) for path in named if path.is_file()]
+    parts = [__version__, _digest(item.model), _digest(item.config), json.dumps(item.arguments), *files]
     return hashlib.sha256("\n".join(parts).encode("utf-8", errors="backslashreplace")).hexdigest()
 
 
 def _digest(path: Path | None) -> str:
     try:
-        return sha256_of(path) if path is not None else ""
+        return sha256_of(*_files(path)) if path is not None else ""
     except (OSError, ValueError):
         return ""
+
+
+def _files(path: Path) -> tuple[Path, ...]:
+    with path.open("rb") as file:
+        if file.read(1) != _ONNX:  # other models are one file, and need no torch to be told
+            return (path,)
+    from vfconvert.loading import model_files
+
+    try:
+        return model_files(path)
+    except VfconvertError:
+        return (path,)
 
 
 def record_path(folder: Path, item: Item) -> Path:

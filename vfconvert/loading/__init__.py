@@ -2,3 +2,4 @@
 
 from vfconvert.loading.model import LoadedModel as LoadedModel
 from vfconvert.loading.model import load_model as load_model
+from vfconvert.loading.model import model_files as model_files

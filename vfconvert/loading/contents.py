@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,12 +26,13 @@ _MOST = 1000  # more are refused as several
 class Contents:
     """A module saved whole, or the tensors of a state dict by name; `key` says where: "" at the top, else "a.b".
 
-    `images` is what the file says of the network's input.
+    `images` is what the file says of the network's input, `beside` are the files that hold weights for it.
     """
 
     network: nn.Module | dict[str, Tensor]
     key: str
     images: StatedInput | None = None
+    beside: tuple[Path, ...] = ()
 
 
 def find_network(value: Any, where: str) -> Contents:

@@ -25,7 +25,7 @@ from vfconvert.loading.allowlist import is_quantized
 from vfconvert.loading.architectures import build_architecture
 from vfconvert.loading.contents import Contents, find_network
 from vfconvert.loading.exported import read_exported
-from vfconvert.loading.onnx_file import read_onnx
+from vfconvert.loading.onnx_file import files_beside, read_onnx
 from vfconvert.loading.onnx_inputs import StatedInput
 from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
@@ -44,7 +44,8 @@ class LoadedModel:
     network, None where the file did.
     `trusted`: the file was allowed to run code, and had to be. `key` is where in the file the network was ("" at the
     top, else as "a.b"); `skipped` names classes beside the weights that were not read. `size_bytes` and `sha256`
-    are the file's. `images` is what the file says of its input, where it says it.
+    are the file's, with those that hold weights for it (of an ONNX file). `images` is what the file says of its input,
+    where it says it.
     """
 
     model: nn.Module
@@ -108,10 +109,18 @@ def load_model(
         was_training=was_training,
         key=contents.key,
         skipped=skipped,
-        size_bytes=path.stat().st_size,
-        sha256=sha256_of(path),
+        size_bytes=sum(file.stat().st_size for file in (path, *contents.beside)),
+        sha256=sha256_of(path, *contents.beside),
         images=contents.images,
     )
+
+
+def model_files(path: Path) -> tuple[Path, ...]:
+    """The file of a model, and those that hold weights for it; nothing in them is read that runs or takes memory.
+
+    Raises what `load_model` raises for files that are none.
+    """
+    return (path, *files_beside(path)) if sniff(path) is FileKind.ONNX else (path,)
 
 
 def _read(path: Path, kind: FileKind, trust_pickle: bool) -> tuple[Contents, tuple[str, ...], bool]:
@@ -120,7 +129,7 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> tuple[Contents, tup
         return find_network(_read_safetensors(path), str(path)), (), False
     if kind is FileKind.ONNX:
         imported = read_onnx(path)
-        return Contents(imported.module, "", imported.images), (), False
+        return Contents(imported.module, "", imported.images, imported.beside), (), False
     if kind is FileKind.EXPORTED:
         return Contents(read_exported(path), ""), (), False
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,8 @@ from vfconvert.loading.exported_graph import UnknownGraphError
 from vfconvert.loading.onnx_folding import Folding
 from vfconvert.loading.onnx_graph import Importer
 from vfconvert.loading.onnx_inference import Inference
-from vfconvert.loading.onnx_inside import load_without_weights
 from vfconvert.loading.onnx_inputs import StatedInput, shape_of, stated_input
+from vfconvert.loading.onnx_inside import load_without_weights
 from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
 from vfconvert.loading.onnx_values import DTYPES
 from vfconvert.silence import silenced
@@ -39,10 +40,11 @@ _RELATIVE_HALF = 2e-2  # where the file computes in half precision
 
 @dataclass(frozen=True, eq=False)
 class ImportedNetwork:
-    """The network, which takes images `(B, C, H, W)`, and what the file says of its input."""
+    """The network, which takes images `(B, C, H, W)`, what the file says of its input, and the files of its weights."""
 
     module: nn.Module
     images: StatedInput
+    beside: tuple[Path, ...] = ()
 
 
 def read_onnx(path: Path) -> ImportedNetwork:
@@ -51,13 +53,30 @@ def read_onnx(path: Path) -> ImportedNetwork:
     Weights may be in other files of the same folder. Raises `TruncatedModelError`, `UntrustedModelError` (weights
     elsewhere) and `UnsupportedModelError` (operators that are not known here).
     """
+    with _named(path):
+        model, beside = _checked(path)
+        return replace(_imported(_simplified(model), path.parent), beside=beside)
+
+
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """The other files that hold weights of an ONNX file. Raises as `read_onnx` does."""
+    with _named(path):
+        return _checked(path)[1]
+
+
+def _checked(path: Path) -> tuple[onnx.ModelProto, tuple[Path, ...]]:
+    if path.stat().st_size > _LARGEST:
+        raise UnknownGraphError("it is larger than 2 GiB, which no ONNX file is: weights beyond stand beside it")
+    model = load_without_weights(path)
+    check_size(model)
+    return model, check_outside(model, path)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever goes wrong within is raised as an error of ours that names the file."""
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UnknownGraphError("it is larger than 2 GiB, which no ONNX file is: weights beyond stand beside it")
-        model = load_without_weights(path)
-        check_size(model)
-        check_outside(model, path)
-        return _imported(_simplified(model), path.parent)
+        yield
     except UnknownGraphError as error:
         raise UnsupportedModelError(
             f"{path}: an ONNX file that is not read here: {error}; save the nn.Module that it was made from"

@@ -1,7 +1,7 @@
 """The weights that an ONNX file holds itself, left where they lie: parsed, they would be in memory several times.
 
-A file is a `ModelProto` in protocol buffers' wire format (protobuf.dev/programming-guides/encoding). Its large weights are
-told by their place in the file, in the words that ONNX has for weights outside of it, so that one way of reading serves both.
+A file is a `ModelProto` in protocol buffers' wire format (protobuf.dev/programming-guides/encoding). Its large weights
+are told by their place in the file, in ONNX's own words for weights outside of it: one way of reading serves both.
 """
 
 from __future__ import annotations

@@ -75,17 +75,17 @@ def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from entry.graphs
 
 
-def check_outside(model: onnx.ModelProto, path: Path) -> None:
-    """Weights outside the file, or told by their place in it, lie in its folder, in regular files that are long enough.
+def check_outside(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
+    """The other files that hold weights: in the folder of this one, regular files that are long enough.
 
-    Small ones are read in.
+    Small weights are read in.
 
     Raises `UntrustedModelError` and `TruncatedModelError`.
     """
     from onnx import TensorProto
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    folder = Path(os.path.realpath(path.parent))
+    folder, files = Path(os.path.realpath(path.parent)), set[Path]()
     for tensor in tensors_of(model):
         if min(tensor.dims, default=0) < 0:
             raise UnknownGraphError(f"a tensor of sizes {list(tensor.dims)[:8]}")
@@ -93,6 +93,7 @@ def check_outside(model: onnx.ModelProto, path: Path) -> None:
             continue
         info = ExternalDataInfo(tensor)
         real = _inside(str(info.location), folder, path)
+        files.add(real)
         begin, size = int(info.offset or 0), byte_size(tensor)
         if begin < 0 or size != (size if info.length is None else info.length) or begin + size > real.stat().st_size:
             raise TruncatedModelError(f"{path}: its weights in {info.location!r} are cut off; {EXPORT_AGAIN}")
@@ -102,6 +103,7 @@ def check_outside(model: onnx.ModelProto, path: Path) -> None:
                 tensor.raw_data = file.read(size)
             tensor.ClearField("external_data")
             tensor.data_location = TensorProto.DEFAULT
+    return tuple(sorted(files - {path}))
 
 
 def _inside(location: str, folder: Path, path: Path) -> Path:
