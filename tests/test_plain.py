@@ -47,6 +47,17 @@ class Twice(nn.Conv2d):
         return super().forward(x) + super().forward(x)
 
 
+class Padded(nn.Conv2d):
+    """Pads by a module inside, as networks ported from TensorFlow do, and may do more."""
+
+    def __init__(self, around: nn.Module, after: nn.Module | None = None, stride: int = 1) -> None:
+        super().__init__(8, 8, 3, stride=stride)
+        self.around, self.after = around, after or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self._conv_forward(self.around(x), self.weight, self.bias))
+
+
 def hooked() -> nn.Module:
     layer = timm.StdConv2d(8, 8, 3)
     layer.register_forward_hook(lambda module, inputs, output: output * 2)
@@ -104,7 +115,7 @@ def test_computed_weights_become_constants(build):
     "build",
     [
         pytest.param(lambda: timm.Conv2dSame(8, 8, 3, stride=2), id="stride 2"),
-        pytest.param(lambda: timm.Conv2dSame(8, 8, 4, dilation=2), id="even kernel, dilated"),
+        pytest.param(lambda: timm.Conv2dSame(8, 8, 4, stride=2, dilation=2), id="even kernel, dilated"),
         pytest.param(lambda: timm.StdConv2dSame(8, 8, 3, stride=2), id="standardised"),
         pytest.param(lambda: timm.ScaledStdConv2dSame(8, 8, (3, 5), stride=2), id="scaled, oblong"),
     ],
@@ -115,6 +126,50 @@ def test_same_padding_becomes_a_layer_of_its_own(build):
     assert [type(part) for part in plain[0]] == [SamePadding, nn.Conv2d]
     assert plain[0].conv.padding == (0, 0)
     assert difference(model, plain) < 1e-6
+
+
+@torch.no_grad()
+def test_same_padding_without_a_stride_is_always_the_same():
+    model, plain = plain_of(timm.Conv2dSame(8, 8, 4, dilation=2))
+    assert (type(plain[0]), plain[0].padding) == (nn.Conv2d, (3, 3))
+    assert difference(model, plain) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("around", "padding"),
+    [
+        pytest.param((0, 1, 0, 1), (0, 1, 0, 1), id="below and right"),
+        pytest.param((2, 1, 0, 3), (2, 1, 0, 3), id="four sides"),
+        pytest.param((2, 2, 1, 1), None, id="symmetric"),
+        pytest.param((0, 0, 0, 0), None, id="none"),
+    ],
+)
+@torch.no_grad()
+def test_padding_by_a_module_inside_is_seen(around, padding):
+    model, plain = plain_of(Padded(nn.ZeroPad2d(around), stride=2))
+    if padding is None:
+        assert (type(plain[0]), plain[0].padding) == (nn.Conv2d, (around[2], around[0]))
+    else:
+        assert [type(part) for part in plain[0]] == [nn.ZeroPad2d, nn.Conv2d]
+        assert plain[0].pad.padding == padding
+    assert difference(model, plain) < 1e-6
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Padded(nn.ConstantPad2d((0, 1, 0, 1), 1.0)),
+        lambda: Padded(nn.ReflectionPad2d(1)),
+        lambda: Padded(nn.ZeroPad2d((-1, 0, 0, 0))),
+        lambda: Padded(nn.ZeroPad2d((0, 1, 0, 1)), nn.ReLU()),
+        lambda: Padded(nn.Conv2d(8, 8, 1)),
+        lambda: Padded(nn.BatchNorm2d(8)),
+    ],
+    ids=["ones", "reflection", "cut", "activation", "convolution", "norm"],
+)
+def test_other_modules_inside_are_never_lost(build):
+    model, plain = plain_of(build())
+    assert plain is model
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,8 @@ def _special(module: nn.Module) -> bool:
     before = tuple(module._forward_pre_hooks.values())
     if isinstance(module, nn.Conv2d):
         own = type(module) is not nn.Conv2d or module._parameters.get("weight") is None
-        inside = not parametrize.is_parametrized(module) and any(module.children())
+        children = [child for child in module.children() if next(iter(child.state_dict()), None) is not None]
+        inside = not parametrize.is_parametrized(module) and bool(children)  # padding has no tensors
         return own and not inside and all(isinstance(hook, _COMPUTING) for hook in before)
     return not before and (_is_norm_subclass(module) or _is_frozen_norm(module))
 
@@ -119,21 +120,43 @@ def _plain_convolution(module: nn.Conv2d) -> nn.Module | None:
         if len(watch.calls) != 1:
             return None
         call = call or watch.calls[0]
-    return next((plain for plain in _candidates(module, call) if _computes(plain, cases)), None)
+    return next((plain for plain in _candidates(module, call, cases[0][0]) if _computes(plain, cases)), None)
 
 
-def _candidates(module: nn.Conv2d, call: Mapping[str, Any]) -> Iterator[nn.Module]:
-    """Plain layers of the weight that was seen: padded as the module says, as its call did, and to SAME size."""
+def _candidates(module: nn.Conv2d, call: Mapping[str, Any], x: Tensor) -> Iterator[nn.Module]:
+    """Plain layers of the weight that was seen: padded as the module or its call says, to SAME size, as `x` was."""
     if call["weight"].dim() != 4:
         return
     stride, dilation = _pair(call.get("stride", 1)), _pair(call.get("dilation", 1))
     padding = call.get("padding", 0)
     yield _convolution(call, module.padding, module.padding_mode)
     yield _convolution(call, padding if isinstance(padding, str) else _pair(padding), "zeros")
-    layers = nn.Sequential()
-    layers.add_module("pad", SamePadding(_pair(call["weight"].shape[2:]), stride, dilation))
-    layers.add_module("conv", _convolution(call, (0, 0), "zeros"))
-    yield layers
+    paddings: list[nn.Module] = [SamePadding(_pair(call["weight"].shape[2:]), stride, dilation)]
+    if (around := _zeros_around(x, call["input"])) is not None:
+        left, right, top, bottom = around
+        if (left, top) == (right, bottom):
+            yield _convolution(call, (top, left), "zeros")
+        paddings.append(nn.ZeroPad2d(around))
+    for pad in paddings:
+        layers = nn.Sequential()
+        layers.add_module("pad", pad)
+        layers.add_module("conv", _convolution(call, (0, 0), "zeros"))
+        yield layers
+
+
+def _zeros_around(x: Tensor, padded: Tensor) -> tuple[int, int, int, int] | None:
+    """How many zeros left, right, above and below make `padded` of `x`; None where it is not made of it so."""
+    if padded.shape[:2] != x.shape[:2] or not bool(padded.any()):
+        return None
+    around: list[int] = []
+    for axis, other in ((3, 2), (2, 3)):
+        begin = int(padded.ne(0).flatten(0, 1).any(0).any(other - 2).nonzero()[0])
+        end = padded.shape[axis] - x.shape[axis] - begin
+        if end < 0:
+            return None
+        around += [begin, end]
+    left, right, top, bottom = around
+    return (left, right, top, bottom) if torch.equal(F.pad(x, around), padded) else None
 
 
 def _convolution(call: Mapping[str, Any], padding: str | tuple[int, ...], mode: str) -> nn.Conv2d:

@@ -8,7 +8,7 @@ import torch
 
 import vfconvert.budget.options
 from tests.cli.test_plans import deep
-from vfconvert.errors import BudgetError, NotAModelError
+from vfconvert.errors import BudgetError, ConfigError, NotAModelError
 
 CACHE = "model.pt.damage.json"
 
@@ -119,3 +119,34 @@ def test_wrong_line_is_refused(cli_invoke, model, outputs, line: str, code: int,
     result = cli_invoke("inspect", *line.format(model=model, outputs=outputs).split(), exit_code=code)
     assert said in result.stderr
     assert list(outputs.iterdir()) == []
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, images: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"data: {images}\nspatial: true\nepochs: 4\nfail-under-saving:\n  params: 40%\nformat: [onnx]\n")
+    return path
+
+
+def test_a_recipe_of_a_conversion_serves_as_far_as_its_options_are_known(cli_invoke, model, recipe, images) -> None:
+    found = json.loads(cli_invoke("inspect", model, "--config", recipe, "--json", exit_code=0).stdout)
+    kinds = {option["kind"] for layer in found["layers"] for option in layer["options"]}
+    assert kinds == {"keep", "spatial"}
+    assert found["command"] == f"vfconvert inspect {model} --spatial --data {images} --json"
+    wide = json.loads(cli_invoke("inspect", model, "--config", recipe, "--no-spatial", "--json", exit_code=0).stdout)
+    assert {option["kind"] for layer in wide["layers"] for option in layer["options"]} > kinds
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("epochs: -1", "epochs: --epochs: got -1, expected 0 to 1e+06"),
+        ("spatail: true", 'got an unknown key; did you mean "spatial"?'),
+        ("trust-pickle: true", "a recipe cannot allow that"),
+    ],
+)
+def test_whatever_is_wrong_in_a_recipe_is_said_here_too(cli_invoke, model, tmp_path, line, said) -> None:
+    (tmp_path / "bad.yaml").write_text(f"{line}\n")
+    result = cli_invoke("inspect", model, "--config", tmp_path / "bad.yaml", exit_code=ConfigError.exit_code)
+    assert said in result.stderr
+    assert result.stdout == ""

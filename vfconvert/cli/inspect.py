@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from vfconvert.cli.convert import TRUST_WARNING, convert
-from vfconvert.cli.group import COMMAND_LINE, SectionCommand, SectionOption
+from vfconvert.cli.group import SectionCommand, SectionOption
+from vfconvert.cli.recipe import command_line, use_recipe_of
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.values import mapping_of
 from vfconvert.options import ConversionOptions
@@ -39,8 +40,27 @@ _output = partial(click.option, cls=SectionOption, section="Output")
     show_default=True,
     help="Time every option of every layer too, for the frontier by latency; takes minutes.",
 )
+@click.option(
+    "--config",
+    cls=SectionOption,
+    section="Recipes",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    is_eager=True,
+    callback=use_recipe_of(convert),
+    help="Take options from this recipe of a conversion, as far as they are options here. The command line wins.",
+)
 @click.pass_context
-def inspect(ctx: click.Context, /, as_json: bool, plot: Path | None, quiet: bool, verbose: bool, **values: Any) -> None:
+def inspect(
+    ctx: click.Context,
+    /,
+    as_json: bool,
+    plot: Path | None,
+    quiet: bool,
+    verbose: bool,
+    config: Path | None,
+    **values: Any,
+) -> None:
     """Show what each layer of MODEL could become, what that saves and harms, and what the best plans would cost.
 
     Without --spatial and --channel every kind of filter is tried. What is measured is kept beside the model, so that a
@@ -49,7 +69,7 @@ def inspect(ctx: click.Context, /, as_json: bool, plot: Path | None, quiet: bool
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
     values["arch_args"] = mapping_of(values["arch_args"])
-    options = ConversionOptions(**values, max_drop=0.0, command=ctx.meta[COMMAND_LINE])
+    options = ConversionOptions(**values, max_drop=0.0, command=command_line(ctx))
     if options.trust_pickle:
         click.echo(TRUST_WARNING, err=True)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet) as progress:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from vfconvert.cli.group import ARGUMENTS, COMMAND_LINE, SectionOption
+from vfconvert.cli.group import ARGUMENTS, COMMAND_LINE, MAIN_JOB, SectionOption
 from vfconvert.cli.training_options import PREFIX
 from vfconvert.errors import ConfigError, TrainingError
 from vfconvert.json_fields import near, shown
@@ -43,12 +43,30 @@ def keys_of(command: click.Command) -> dict[str, click.Parameter]:
 
 def use_recipe(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     """Take what the recipe says for what the command line does not say. Raises `ConfigError` with all that is wrong."""
-    if path is None or ctx.resilient_parsing:
+    if path is not None and not ctx.resilient_parsing:
+        _use(ctx, path, keys_of(ctx.command), {})
+    return path
+
+
+def use_recipe_of(command: click.Command) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
+    """The same from a recipe of another command: keys that only that one knows are checked, and have no effect."""
+
+    def use(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
+        if path is not None and not ctx.resilient_parsing:
+            own = keys_of(ctx.command)
+            _use(ctx, path, own, {key: one for key, one in keys_of(command).items() if key not in own})
         return path
+
+    return use
+
+
+def _use(
+    ctx: click.Context, path: Path, own: Mapping[str, click.Parameter], others: Mapping[str, click.Parameter]
+) -> None:
     from vfconvert.config.document import read_document
 
     document = read_document(path)
-    keys, errors = keys_of(ctx.command), list(document.errors)
+    keys, errors = {**own, **others}, list(document.errors)
     texts: Texts = {}
     values: dict[str, Any] = {}
     for entry in document.entries:
@@ -56,9 +74,10 @@ def use_recipe(ctx: click.Context, _parameter: click.Parameter, path: Path | Non
             if entry.key not in keys:
                 raise ValueError(f"got an unknown key{near(entry.key, list(keys))}")
             if entry.kind != "none":
-                name = str(keys[entry.key].name)
-                texts[name] = _texts(entry, keys[entry.key])
-                values[name] = _value(ctx, keys[entry.key], texts[name])
+                name, found = str(keys[entry.key].name), _texts(entry, keys[entry.key])
+                value = _value(ctx, keys[entry.key], found)
+                if entry.key in own:
+                    texts[name], values[name] = found, value
         except (ValueError, TrainingError) as error:
             errors.append((entry.line, f"{shown(entry.key)[1:-1]}: {error}"))
         except click.BadParameter as error:
@@ -69,7 +88,6 @@ def use_recipe(ctx: click.Context, _parameter: click.Parameter, path: Path | Non
         raise ConfigError(f"{path}: {len(errors)} error{'s' if len(errors) > 1 else ''} in the recipe: {listed}{more}")
     ctx.default_map = values
     ctx.meta[RECIPE] = texts
-    return path
 
 
 def is_stated(ctx: click.Context, parameter: click.Parameter) -> bool:
@@ -85,7 +103,8 @@ def command_line(ctx: click.Context) -> str:
     if RECIPE not in ctx.meta:
         return str(ctx.meta[COMMAND_LINE])
     given = {**ctx.meta[RECIPE], **_typed(ctx)}
-    words = ["vfconvert"]
+    name = str(ctx.command.name)
+    words = ["vfconvert", *([name] if name != MAIN_JOB else [])]
     for key, parameter in keys_of(ctx.command).items():
         for text in given.get(str(parameter.name), ()) if is_stated(ctx, parameter) else ():
             if isinstance(parameter, click.Argument):
