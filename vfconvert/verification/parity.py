@@ -17,6 +17,9 @@ from vfconvert.exporting.outputs import named_outputs
 
 FLOAT32_TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 5)
+# Sigmoids and the like end in steps of float32 around 1, so runtimes differ by so much however small an output is.
+RESOLUTION = 2.0**-23
+_NOTHING = 8 * RESOLUTION  # an output of such numbers tells nothing
 _ADVICE = "do not use the file, and report the network"
 
 
@@ -24,7 +27,8 @@ _ADVICE = "do not use the file, and report the network"
 class OutputParity:
     """One output at one batch size: `max|Δ|`, `max|y|` of the reference, and their ratio.
 
-    The ratio is 0 where both are 0. For outputs that are not floating point it is the share of unequal elements.
+    The ratio is 0 where both are 0; of a smaller `max|y|` than that of which `RESOLUTION` is the tolerance, that one is
+    taken. For outputs that are not floating point it is the share of unequal elements.
     `size` is the height and width that the images were resized to, None for their own.
     """
 
@@ -153,7 +157,12 @@ def _compare(
     found = []
     for (name, expected), (_, output) in zip(reference, outputs, strict=True):
         where = f"output '{name}' at {_where(batch, size)}"
-        error, magnitude, relative = _difference(where, expected.cpu(), output.cpu())
+        error, magnitude, relative = _difference(where, expected.cpu(), output.cpu(), RESOLUTION / tolerance)
+        if 0 < magnitude < _NOTHING and not error <= tolerance * magnitude:
+            raise ParityError(
+                f"{where}: its numbers are {magnitude:.1g} at most on these images, too small to compare files by; "
+                "give images in which the network finds something (--data)"
+            )
         if not relative <= tolerance:
             raise ParityError(
                 f"{where}: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error {relative:.3g}, "
@@ -172,8 +181,8 @@ def _compare(
     return found
 
 
-def _difference(where: str, expected: Tensor, got: Tensor) -> tuple[float, float, float]:
-    """`max|Δ|`, `max|y|` and the relative error of two tensors of one shape."""
+def _difference(where: str, expected: Tensor, got: Tensor, smallest: float) -> tuple[float, float, float]:
+    """`max|Δ|`, `max|y|` and the relative error, as of a size of `smallest` at least, of two tensors of one shape."""
     if got.shape != expected.shape:
         raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {_ADVICE}")
     for whose, tensor in (("the converted network", expected), ("the file", got)):
@@ -182,7 +191,7 @@ def _difference(where: str, expected: Tensor, got: Tensor) -> tuple[float, float
     difference = (got.double() - expected.double()).abs()
     error, magnitude = _largest(difference), _largest(expected.double().abs())
     if expected.is_floating_point():
-        return error, magnitude, ratio(error, magnitude)
+        return error, magnitude, ratio(error, max(magnitude, smallest) if magnitude else magnitude)
     return error, magnitude, float((difference != 0).double().mean()) if difference.numel() else 0.0
 
 
