@@ -12,6 +12,9 @@ from vfconvert.options import ConversionOptions
 from vfconvert.reporting.writing import check_reports
 
 
+_READABLE = "--format safetensors"  # beside it goes its recipe for people
+
+
 def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_recipe: Path | None = None) -> None:
     """Raise `UnwritableOutputError` where an output cannot be written, or is the input or another output.
 
@@ -32,7 +35,7 @@ def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_re
             continue
         if path.resolve() in taken:
             raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
-        taken[path.resolve()] = f"also what {flag} writes"
+        taken[path.resolve()] = f"also what {flag} writes{' (its recipe to read)' if flag == _READABLE else ''}"
         check_writable(path)
 
 
@@ -57,7 +60,7 @@ def _written(options: ConversionOptions) -> list[tuple[str, Path | None]]:
     files = paths_of(options)
     written: list[tuple[str, Path | None]] = [("--output", path) for path in files.values()]
     if "safetensors" in files:
-        written.append(("--output", readable_of(files["safetensors"])))
+        written.append((_READABLE, readable_of(files["safetensors"])))
     written += [("--output", path) for path in precision_paths(options).values()]
     reports = [("--report", path) for path in options.reports]
     return [*written, *reports, ("--junit", options.junit), ("--costs", new_costs)]
