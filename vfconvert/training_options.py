@@ -15,6 +15,7 @@ NORMS = ("auto", "batch", "frozen")
 _RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128
 _USUAL_BATCH = 128
 _NORMED_RATE = 2e-3  # of AdamW where norms follow the batch, which makes a layer's scale of no account
+_SHORT_RATE = 3e-4  # of AdamW in a run too short to come back from what a higher one disturbs
 _FEWEST_IMAGES, _FEWEST_STEPS = 32, 300  # for which statistics of the batch are worth the disturbance
 _SHAPING = (  # what decides the weights, so that a run can only be continued with the same
     *("epochs", "batch", "optimizer", "rate", "momentum", "weight_decay", "warm_up", "clip", "temperature"),
@@ -103,11 +104,16 @@ class TrainingOptions:
         return _RATES[self.optimizer] * self.batch / _USUAL_BATCH
 
     def settled(self, *, has_norms: bool, steps: int) -> TrainingOptions:
-        """With `norms` of "auto" decided, for a network with BatchNorms or without and a run of so many steps."""
-        if self.norms != "auto":
-            return self
-        worth_it = has_norms and self.batch >= _FEWEST_IMAGES and steps >= _FEWEST_STEPS
-        return dataclasses.replace(self, norms="batch" if worth_it else "frozen")
+        """With `norms` of "auto" decided, and the rate where it is for so few steps that most would go into harm.
+
+        For a network with BatchNorms or without and a run of so many steps.
+        """
+        norms, rate, short = self.norms, self.rate, steps < _FEWEST_STEPS
+        if norms == "auto":
+            norms = "batch" if has_norms and self.batch >= _FEWEST_IMAGES and not short else "frozen"
+        if rate is None and has_norms and norms == "frozen" and short and self.optimizer == "adamw":
+            rate = _SHORT_RATE * self.batch / _USUAL_BATCH
+        return dataclasses.replace(self, norms=norms, rate=rate)
 
     def shaping(self) -> dict[str, Any]:
         """The options that decide the final weights, as JSON holds them."""

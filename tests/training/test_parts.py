@@ -108,5 +108,23 @@ def test_norms_follow_the_batch_in_long_runs_of_large_batches(has_norms, batch, 
     assert options.norms == "auto"
     assert options.settled(has_norms=has_norms, steps=steps).norms == wanted
     for chosen in ("batch", "frozen"):
-        given = TrainingOptions(batch=batch, norms=chosen)
-        assert given.settled(has_norms=has_norms, steps=steps) is given
+        assert TrainingOptions(batch=batch, norms=chosen).settled(has_norms=has_norms, steps=steps).norms == chosen
+
+
+@pytest.mark.parametrize(
+    ("given", "has_norms", "steps", "wanted"),
+    [
+        ({}, True, 299, 3e-4),
+        ({"batch": 64}, True, 299, 1.5e-4),
+        ({}, True, 300, 2e-3),
+        ({}, False, 299, 1e-3),
+        ({"norms": "frozen"}, True, 300, 1e-3),
+        ({"norms": "batch"}, True, 299, 2e-3),
+        ({"optimizer": "sgd"}, True, 299, 0.02),
+        ({"rate": 0.5}, True, 299, 0.5),
+    ],
+)
+def test_short_runs_take_smaller_steps(given, has_norms, steps, wanted):
+    settled = TrainingOptions(**given).settled(has_norms=has_norms, steps=steps)
+    assert settled.highest_rate == pytest.approx(wanted)
+    assert settled.settled(has_norms=has_norms, steps=steps) == settled
