@@ -17,7 +17,7 @@ from vfconvert.exporting.outputs import named_outputs
 
 FLOAT32_TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 5)
-_ADVICE = "do not use the file, and report the network"
+ADVICE = "do not use the file, and report the network"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,11 +153,11 @@ def _compare(
     found = []
     for (name, expected), (_, output) in zip(reference, outputs, strict=True):
         where = f"output '{name}' at {_where(batch, size)}"
-        error, magnitude, relative = _difference(where, expected.cpu(), output.cpu())
+        error, magnitude, relative = difference(where, expected.cpu(), output.cpu())
         if not relative <= tolerance:
             raise ParityError(
                 f"{where}: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error {relative:.3g}, "
-                f"allowed {tolerance:.3g}; {_ADVICE}"
+                f"allowed {tolerance:.3g}; {ADVICE}"
             )
         found.append(
             OutputParity(
@@ -172,10 +172,10 @@ def _compare(
     return found
 
 
-def _difference(where: str, expected: Tensor, got: Tensor) -> tuple[float, float, float]:
+def difference(where: str, expected: Tensor, got: Tensor) -> tuple[float, float, float]:
     """`max|Δ|`, `max|y|` and the relative error of two tensors of one shape."""
     if got.shape != expected.shape:
-        raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {_ADVICE}")
+        raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {ADVICE}")
     for whose, tensor in (("the converted network", expected), ("the file", got)):
         if not bool(torch.isfinite(tensor).all()):
             raise ParityError(f"{where}: {whose} gives numbers that are not finite; check its weights and the inputs")
