@@ -66,12 +66,7 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
             f"ONNX export failed: {cause_line(error)}; the outputs of the network vary in number, "
             f"and torch {torch.__version__} cannot write it: {_INSTEAD}"
         ) from error
-    missing = {"input", *found} - {value.name for value in (*proto.graph.input, *proto.graph.output)}
-    if missing:
-        raise ExportError(f"ONNX export failed: {', '.join(sorted(missing))} do not depend on the image; {_INSTEAD}")
-    for index in reversed(range(len(proto.graph.input))):
-        if proto.graph.input[index].name != "input":
-            del proto.graph.input[index]
+    del proto.graph.input[1:]
     strip_(proto)
     rename_(proto.graph, "input", found, NETWORK_PREFIX)
     insert_weights_(proto.graph, dict(zip(weight_names, layers, strict=True)))

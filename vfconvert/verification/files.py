@@ -82,6 +82,7 @@ def verify_program(
 
 
 def open_onnx(path: Path) -> OpenFile:
+    """The file in ONNX Runtime on the CPU, with torch's thread count. Raises what ONNX Runtime raises."""
     import onnxruntime
 
     session = onnx_session(path, torch.get_num_threads())
