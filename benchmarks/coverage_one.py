@@ -15,13 +15,16 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.detectors import arguments_of, spread_scores
 from vfconvert.data.synthetic import noise_images
 from vfconvert.errors import NothingEligibleError, VfconvertError
 from vfconvert.loading.architectures import build_architecture
@@ -66,15 +69,21 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     begun = time.perf_counter()
-    outcome = outcome_of(f"{arguments.library}:{arguments.name}", dry_run=arguments.dry_run)
+    outcome = outcome_of(
+        f"{arguments.library}:{arguments.name}",
+        dry_run=arguments.dry_run,
+        arguments=arguments_of(arguments.library, arguments.name),
+    )
     line = vars(outcome) | {"seconds": round(time.perf_counter() - begun, 1)}
     print(json.dumps({"library": arguments.library, "name": arguments.name} | line), flush=True)
 
 
-def outcome_of(architecture: str, *, dry_run: bool = False) -> Outcome:
+def outcome_of(
+    architecture: str, *, dry_run: bool = False, arguments: Mapping[str, object] = MappingProxyType({})
+) -> Outcome:
     """Build it, give it weights and the smallest input, and convert it."""
     try:
-        model = build_architecture(architecture, {}).eval()
+        model = build_architecture(architecture, arguments).eval()
     except VfconvertError as error:
         return Outcome("refused", f"{type(error).__name__}: {error}")
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
@@ -84,6 +93,7 @@ def outcome_of(architecture: str, *, dry_run: bool = False) -> Outcome:
     if shape is None:
         return Outcome("refused", "no input of one tensor of images was found that the network takes")
     settle(model, noise_images(shape, 8, 1))
+    spread_scores(model, noise_images(shape, 8, 1))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         torch.save(model.state_dict(), root / "weights.pt")
@@ -91,6 +101,7 @@ def outcome_of(architecture: str, *, dry_run: bool = False) -> Outcome:
         options = ConversionOptions(
             model=root / "weights.pt",
             arch=architecture,
+            arch_args=dict(arguments),
             spatial=True,
             channel=True,
             channel_stride=_STRIDE,

@@ -13,7 +13,8 @@ from torch.nn.utils import parametrizations
 
 from tests.cli.conftest import write_images
 from tests.cli.test_training_detectors import Regions
-from vfconvert.errors import ExportError, InputShapeError, NothingEligibleError
+from tests.detectors import Places
+from vfconvert.errors import ExportError, InputShapeError, NothingEligibleError, ParityError
 from vfconvert.options import ConversionOptions
 from vfconvert.pipeline import convert
 from vfconvert.reporting.report import ConversionReport
@@ -239,10 +240,41 @@ def test_detectors_are_fitted_and_written_as_a_recipe(door):
     assert any("outputs vary in number" in text for text in report.warnings)
 
 
-def test_detectors_are_refused_as_onnx_with_a_short_reason(door):
-    with pytest.raises(ExportError, match="ONNX export failed") as caught:
+def test_detectors_are_written_for_one_image(door):
+    report = door(Places())
+    assert decisions(report) == {"body.0": "first", "body.3": "convert", "boxes": "convert", "scores": "convert"}
+    assert report.agreement is None
+    assert report.parity is not None
+    assert report.parity.batch_sizes == (1,)
+    assert not report.parity.dynamic_batch
+
+
+def test_detectors_are_timed(door):
+    report = door(Places(), measure=True)
+    assert report.latency is not None
+    assert report.latency.after > 0
+
+
+def test_a_file_that_has_fixed_what_python_decides_is_refused(door):
+    """The number of regions comes of `int(…)`, which a trace holds as it was for one image."""
+    with pytest.raises(ParityError, match=r"the file finds .* objects, the converted network .*--format safetensors"):
         door(Regions())
-    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"formats": ("onnx", "torchscript")}, "--format torchscript"),
+        ({"formats": ("pt2",)}, "--format pt2"),
+        ({"precision": "fp16"}, "--precision fp16"),
+        ({"int8": True}, "--int8"),
+        ({"dynamic_size": True}, "--dynamic-size"),
+    ],
+)
+def test_what_detectors_cannot_be_written_as_is_told_before_the_fit(door, monkeypatch, options, named):
+    monkeypatch.setattr("vfconvert.run.Run.images", lambda _: pytest.fail("the work has begun"))
+    with pytest.raises(ExportError, match=f"^{named}: not for a network whose outputs vary .*write --format onnx"):
+        door(Places(), **options)
 
 
 class Pairs(nn.Module):

@@ -7,8 +7,18 @@ import torch
 from torch import nn
 
 from benchmarks.coverage_one import Outcome, judged, outcome_of, settle
+from benchmarks.detectors import arguments_of, spread_scores
 from tests.reporting.samples import FULL
+from vfconvert.data.synthetic import noise_images
+from vfconvert.errors import ParityError
+from vfconvert.exporting import export_onnx
+from vfconvert.loading.architectures import build_architecture
+from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.crops import crops_and_levels
 from vfconvert.reporting.report import LayerRow
+from vfconvert.rewriting import replace_module
+from vfconvert.specs import ConvGeometry, VersatileSpec
+from vfconvert.verification import image_with_detections, verify_detections
 
 
 @pytest.mark.parametrize(
@@ -27,6 +37,33 @@ def test_architecture_is_converted_and_verified(name):
     assert found.parity is not None
     assert found.parity < 1e-4
     assert found.parameters[1] < found.parameters[0]
+
+
+@pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"])
+def test_torchvisions_detectors_are_written_and_compared(name, tmp_path):
+    """Without a fit, which takes minutes: wide convolutions are versatile ones of random banks."""
+    torch.manual_seed(0)
+    model = build_architecture(f"torchvision:{name}", arguments_of("torchvision", name)).eval()
+    convs = [(n, m) for n, m in model.named_modules() if type(m) is nn.Conv2d and m.groups == 1 and m.in_channels > 63]
+    for layer, conv in convs[-4:]:
+        crops, levels = crops_and_levels(conv.kernel_size)
+        spec = VersatileSpec(crops=crops, levels=levels, windows=2, channel_stride=conv.in_channels // 2)
+        replace_module(model, layer, VersatileConv2d(ConvGeometry.of(conv), spec))
+    images = noise_images((3, 64, 64), 6, 1)
+    settle(model, images)
+    spread_scores(model, images)
+    model.eval()
+    example = image_with_detections(model, images)
+    export_onnx(model, example, tmp_path / "a.onnx", metadata={}, varying=True)
+    numbers = sum(tensor.numel() for tensor in model.parameters())
+    assert (tmp_path / "a.onnx").stat().st_size < 4 * numbers + 700_000
+    parity = verify_detections(tmp_path / "a.onnx", model, images, wanted=2)
+    assert {each.output for each in parity.comparisons} == {"boxes", "scores", "labels"}
+    assert parity.relative_error < 1e-4
+    with torch.no_grad():
+        model.get_submodule(convs[-1][0]).bias.add_(0.1)
+    with pytest.raises(ParityError, match="write --format safetensors"):
+        verify_detections(tmp_path / "a.onnx", model, images, wanted=2)
 
 
 def test_dry_run_plans_and_writes_nothing():

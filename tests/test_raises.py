@@ -31,6 +31,8 @@ INTERNAL = {
     "StrangeArchiveError": {"loading"},
     "OpcodeError": {"loading"},
     "_RefusedError": {"loading"},
+    "_Reached": {"fitting.untraced"},
+    "_DifferentError": {"verification.detections"},
     "_UnusualError": {"loading.onnx_inside"},
     "pickle.UnpicklingError": {"loading"},
     "yaml.YAMLError": {"batching"},

@@ -24,6 +24,7 @@ from vfconvert.temporary import scratch
 from vfconvert.verification import (
     BATCH_SIZES,
     Parity,
+    verify_detections,
     verify_onnx,
     verify_program,
     verify_recipe,
@@ -39,7 +40,8 @@ class Delivery:
     """What is written: the trainable network (of which the recipe is made) and its inference form.
 
     `teacher` is the original, `example` `(1, C, H, W)`; `judging` `(N, C, H, W)` are images to compare on,
-    `calibration` images to find the ranges of activations with; `plain`: see `vfconvert.plain`.
+    `calibration` images to find the ranges of activations with; `plain`: see `vfconvert.plain`; `varying`: the outputs
+    vary in number with what is found, and the example is an image in which something is.
     """
 
     teacher: nn.Module
@@ -50,6 +52,7 @@ class Delivery:
     calibration: Tensor
     metadata: Mapping[str, str]
     plain: bool = False
+    varying: bool = False
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -95,6 +98,8 @@ def deliver(
     Raises `ExportError`, `ParityError` and `UnwritableOutputError`; then none of the files appears (unless it is the
     renaming itself that fails: those renamed before stay, each complete).
     """
+    if delivery.varying:
+        check_varying(options)
     written: list[ArtefactReport] = []
     precisions: tuple[PrecisionReport, ...] = ()
     for name, path in paths_of(options).items():
@@ -140,6 +145,20 @@ def _precisions(
     )
 
 
+def check_varying(options: ConversionOptions) -> None:
+    """Raise `ExportError` where a network is to be written in what cannot hold outputs that vary in number."""
+    unlike = [name for name in options.formats if name not in ("onnx", "safetensors")]
+    wishes = [f"--format {name}" for name in unlike]
+    wishes += ["--precision fp16"] if options.precision == "fp16" else []
+    wishes += ["--int8"] if options.int8 else []
+    wishes += ["--dynamic-size"] if options.dynamic_size else []
+    if wishes:
+        raise ExportError(
+            f"{wishes[0]}: not for a network whose outputs vary in number with what it finds; "
+            "write --format onnx in float32 for one size, or --format safetensors"
+        )
+
+
 def readable_of(path: Path) -> Path:
     """The recipe as a file for people, beside the safetensors file that holds it too."""
     return path.with_suffix(".json")
@@ -155,9 +174,18 @@ def _one(
     dynamic = True
     if name == "onnx":
         dynamic = export_onnx(
-            model, example, temporary, metadata=metadata, opset=options.opset, dynamic_size=any_size
+            model,
+            example,
+            temporary,
+            metadata=metadata,
+            opset=options.opset,
+            dynamic_size=any_size,
+            varying=delivery.varying,
         ).dynamic_batch
-        parity = verify_onnx(temporary, student, judging, sizes=sizes)
+        if delivery.varying:
+            parity = verify_detections(temporary, student, judging)
+        else:
+            parity = verify_onnx(temporary, student, judging, sizes=sizes)
     elif name == "torchscript":
         if any_size:
             check_other_sizes(model, example)

@@ -11,7 +11,6 @@ from vfconvert.files import check_writable
 from vfconvert.options import ConversionOptions
 from vfconvert.reporting.writing import check_reports
 
-
 _READABLE = "--format safetensors"  # beside it goes its recipe for people
 
 

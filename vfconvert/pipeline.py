@@ -6,8 +6,9 @@ from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.totals import measure, planned
-from vfconvert.delivery import Delivery, deliver
+from vfconvert.delivery import Delivery, check_varying, deliver
 from vfconvert.files import Discarded, atomic_path
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.gating import check_gates, gated
@@ -25,11 +26,13 @@ from vfconvert.reporting.report import (
 from vfconvert.reporting.writing import write_report
 from vfconvert.run import Run
 from vfconvert.shortages import shortages_named
+from vfconvert.tasks.structure import varies
 from vfconvert.temporary import Turn
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
 from vfconvert.tuning import tune
 from vfconvert.tuning_start import Start, done, own_folder, saved, shared
+from vfconvert.verification import image_with_detections
 from vfconvert.version import __version__
 
 
@@ -74,6 +77,8 @@ def converted(
     run = Run(options, prepared, clock, progress)
     if options.training.epochs and not options.dry_run:
         return _tuned(run, ranks, table, watcher)
+    if varies(run_once(prepared.original, prepared.example)):
+        check_varying(options)  # before the work; images tell of other forms of such outputs
     images = run.images() if options.searches or not options.dry_run else None
     fitted = run.search(images, table) if options.searches and images is not None else None
     run.save_plan()
@@ -110,8 +115,10 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
     options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
     run.teacher.cpu()
     run.original.cpu()
+    varying = varies(run_once(run.original, images.judging[:2]))
+    seen = image_with_detections(student, images.judging) if varying else example
     with run.clock.stage("lower"):
-        inference = run.lower(student, example, table)
+        inference = run.lower(student, example, table, seen)
     metadata = {
         "producer": f"vfconvert {__version__}",
         "command": options.command,
@@ -126,11 +133,12 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
         teacher=run.original,
         student=student,
         inference=inference,
-        example=example,
+        example=seen,
         judging=images.judging,
         calibration=images.calibration,
         metadata=metadata,
         plain=bool(run.prepared.plain),
+        varying=varying,
     )
     with ExitStack() as held, ExitStack() as outputs:  # last in, first out: reports appear after what they describe
         wanted = [(write_report, path) for path in options.reports]

@@ -110,8 +110,8 @@ class Run:
             self.clock.seconds["choose the plan"] -= sum(found.fitted.seconds.values())
         return found.fitted
 
-    def lower(self, student: nn.Module, example: Tensor, table: CostTable) -> Lowered:
-        """Choose the student's inference form; note what it executes and how long it takes."""
+    def lower(self, student: nn.Module, example: Tensor, table: CostTable, seen: Tensor) -> Lowered:
+        """Choose the student's inference form; note what it executes, and how long it takes on `seen`, an image."""
         options, layers = self.options, profile(student, example)
         known = table.known
         # The full filter minus its edges cancels what half precision cannot spare.
@@ -121,8 +121,8 @@ class Run:
         measured = table if options.measure and not by_products else None
         lowered = fastest(student, self.network, layers, measured, self.progress, without)
         if options.measure:
-            lowered, timings = timed(self.original, student, lowered, example, options.threads, as_it_is=by_products)
-            self.latency = latency_report(timings, threads=options.threads, batch=len(example))
+            lowered, timings = timed(self.original, student, lowered, seen, options.threads, as_it_is=by_products)
+            self.latency = latency_report(timings, threads=options.threads, batch=len(seen))
             if options.costs is not None and table.known > known:
                 table.write(options.costs)
         self.forms, self.executed = lowered.variants, executed(student, layers, lowered.variants)

@@ -31,7 +31,7 @@ class Regions(torch.nn.Module):
 
 
 def test_detectors_are_trained_by_their_features(tmp_path, monkeypatch):
-    """By those of whole images; up to the export, since such outputs cannot be compared in a file."""
+    """By those of whole images; up to the export, since here `int(…)` decides, which no file follows."""
 
     class ExportedError(Exception):
         pass

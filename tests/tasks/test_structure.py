@@ -11,7 +11,15 @@ from torch import Tensor
 
 from vfconvert.errors import TrainingError
 from vfconvert.fitting.reconstruct import output_loss
-from vfconvert.tasks.structure import VaryingOutputError, distillation_loss, main_tensor, matched, sizes_of, varies
+from vfconvert.tasks.structure import (
+    VaryingOutputError,
+    distillation_loss,
+    main_tensor,
+    matched,
+    of_one_image,
+    sizes_of,
+    varies,
+)
 
 ONE, TWO = torch.ones(2, 3), torch.ones(2, 4, 5, 5)
 
@@ -132,6 +140,17 @@ def test_the_fit_does_not_train_on_detections() -> None:
 )
 def test_other_outputs_do_not_vary(output: object) -> None:
     assert not varies(output)
+
+
+def test_what_was_found_in_one_image_stands_for_its_list() -> None:
+    (found,) = output = detections(3)
+    assert of_one_image(output) is found
+    assert of_one_image({"found": output, "map": ONE}) == {"found": found, "map": ONE}
+    assert of_one_image((output, ONE)) == (found, ONE)
+    two = detections(2, 5)
+    assert of_one_image(two) == two
+    assert of_one_image([{"logits": TWO}]) == [{"logits": TWO}]
+    assert of_one_image(ONE) is ONE
 
 
 def test_main_tensor_prefers_the_names_of_the_main_output() -> None:

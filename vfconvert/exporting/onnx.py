@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from vfconvert.errors import ExportError, VfconvertError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, names_read, names_written, rename_, strip_
-from vfconvert.exporting.onnx_weights import WeightGraph
+from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, rename_, strip_
+from vfconvert.exporting.onnx_traced import traced_proto
+from vfconvert.exporting.onnx_weights import insert_weights_
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
 from vfconvert.files import atomic_path
-from vfconvert.nn import VersatileConv2d
 from vfconvert.silence import silenced
 from vfconvert.version import __version__
 
@@ -52,6 +52,7 @@ def export_onnx(
     metadata: Mapping[str, str],
     opset: int = OLDEST_OPSET,
     dynamic_size: bool = False,
+    varying: bool = False,
 ) -> ExportedOnnx:
     """Write `model` in eval mode as one ONNX file with input "input" `(batch, C, H, W)`; the model is left as it is.
 
@@ -59,6 +60,9 @@ def export_onnx(
     all sizes but the batch (with `dynamic_size` neither height nor width); a network that computes with the very number
     of images is written for `B` images, and the result says so. `metadata` becomes the file's `metadata_props`.
     Parameters are stored once, in float32.
+
+    With `varying` the outputs of the network vary in number with what it finds (`vfconvert.tasks.structure.varies`):
+    then the file is that of `vfconvert.exporting.onnx_traced`, for one image of the size of `example`.
 
     Raises `ExportError` where the network is not float32, exceeds 2 GiB, or cannot be traced or translated, and
     `UnwritableOutputError`; then nothing is left at `path`.
@@ -68,7 +72,11 @@ def export_onnx(
         check_other_sizes(model, example)
     with atomic_path(path) as temporary:
         with silenced():
-            proto = _exported(model, example, opset, dynamic_size)
+            proto = (
+                traced_proto(model, example, opset, dynamic_size=dynamic_size)
+                if varying
+                else _exported(model, example, opset, dynamic_size)
+            )
         for key, value in metadata.items():
             proto.metadata_props.add(key=key, value=value)
         temporary.write_bytes(proto.SerializeToString())
@@ -135,22 +143,9 @@ def _translated(
     strip_(proto)
     rename_(proto.graph, "input", traced.output_names, NETWORK_PREFIX)
     name_dimensions_(proto.graph)
-    _insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
+    insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
     proto.producer_name, proto.producer_version = "vfconvert", __version__
     return proto
-
-
-def _insert_weights_(graph: onnx.GraphProto, layers: Mapping[str, tuple[str, VersatileConv2d]]) -> None:
-    """Compute every value in `layers` that the graph reads from the bank of its layer."""
-    weights = WeightGraph(taken=names_written(graph) | set(layers))
-    read = names_read(graph)
-    for value, (name, layer) in layers.items():
-        if value in read:
-            weights.add(name, layer, value)
-    nodes = [*weights.nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(weights.initializers)
 
 
 def _check_file(path: Path) -> None:

@@ -9,7 +9,7 @@ the bank once and no mask.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vfconvert.exporting.onnx_compact import names_read, names_written
 from vfconvert.nn import VersatileConv2d
 
 if TYPE_CHECKING:
     import onnx
 
 _Mask = dict[int, tuple[int, int, int]]  # axis of the bank -> start and stop of what is kept, size of the axis
+
+
+def insert_weights_(graph: onnx.GraphProto, layers: Mapping[str, tuple[str, VersatileConv2d]]) -> None:
+    """Compute every value in `layers` that the graph reads from the bank of its layer; in place.
+
+    `layers` are the versatile layers, with their names, by the names of the values that stand for their weights.
+    """
+    weights = WeightGraph(taken=names_written(graph) | set(layers))
+    read = names_read(graph)
+    for value, (name, layer) in layers.items():
+        if value in read:
+            weights.add(name, layer, value)
+    nodes = [*weights.nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(weights.initializers)
 
 
 @dataclass(kw_only=True)

@@ -34,15 +34,13 @@ def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool, dynamic_siz
     Raises whatever `torch.export` raises, for one where `dynamic_batch` is wanted of a network that computes with the
     very number of images.
     """
-    tensors = (*model.parameters(), *model.buffers())
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()  # new modules, the same tensors
-    layers = tuple((name, layer) for name, layer in model.named_modules() if isinstance(layer, VersatileConv2d))
+    layers = versatile_layers(model)
     names: list[str] = []
 
     def note_names(found: list[str]) -> None:  # kept out here, since torch.export restores a module's own attributes
         names[:] = found
 
-    open_network = _OpenNetwork(twin, note_names)
+    open_network = OpenNetwork(twin_of(model), note_names)
     if dynamic_batch and example.shape[0] == 1:
         example = example.repeat(2, 1, 1, 1)  # a size of one is never traced as a variable
     weights = [_placeholder(layer) for _, layer in layers]
@@ -55,7 +53,18 @@ def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool, dynamic_siz
     return Traced(program=program, layers=layers, output_names=tuple(names))
 
 
-class _OpenNetwork(nn.Module):
+def versatile_layers(model: nn.Module) -> tuple[tuple[str, VersatileConv2d], ...]:
+    """Every versatile layer by its name; a shared one stands once."""
+    return tuple((name, layer) for name, layer in model.named_modules() if isinstance(layer, VersatileConv2d))
+
+
+def twin_of(model: nn.Module) -> nn.Module:
+    """The network in eval mode as new modules on the same tensors."""
+    tensors = (*model.parameters(), *model.buffers())
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
+
+
+class OpenNetwork(nn.Module):
     """The network with its versatile weights as arguments and its outputs as a flat tuple."""
 
     def __init__(self, network: nn.Module, note_names: Callable[[list[str]], None]) -> None:
@@ -66,9 +75,15 @@ class _OpenNetwork(nn.Module):
 
     def forward(self, images: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """`(B, C, H, W)` and one `(N, C/G, kh, kw)` for each versatile layer."""
+        return self._tensors(self._run(images, weights))
+
+    def _run(self, images: Tensor, weights: Sequence[Tensor]) -> Any:
         for slot, weight in zip(self._slots, weights, strict=True):
             slot.weight = weight
-        outputs = named_outputs(self.network(images))
+        return self.network(images)
+
+    def _tensors(self, output: Any) -> tuple[Tensor, ...]:
+        outputs = named_outputs(output)
         self._note_names([name for name, _ in outputs])
         return tuple(tensor for _, tensor in outputs)
 

@@ -196,6 +196,8 @@ class _Sweep:
         moments = self._portion.fitted(
             lambda batch: layer_moments(layer, samples(batch), len(self._images), self._generator), self._generator
         )
+        if not moments:  # never called on these images
+            return
         if decision is None or not isinstance(layer, nn.Conv2d):
             refit_kept(layer, norm, moments)
             return

@@ -1,8 +1,9 @@
-"""Samples of layers in a network whose control flow cannot be traced: whole passes, with hooks."""
+"""Samples of layers in a network whose control flow cannot be traced: passes as far as the layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from vfconvert.fitting.samples import BATCH, Sample
 
 @dataclass(frozen=True, eq=False)
 class WholePassSamples:
-    """Both networks run on every batch; the layer's input and the teacher's output are caught on the way.
+    """Both networks run on every batch as far as the layer; its input and the teacher's output are caught there.
+
+    What comes after it is not computed: for a detector that is the sorting out of thousands of boxes, every time.
 
     A layer that reads what the network has found (regions, not images) is fitted on the teacher's own input where the
     student has found something else.
@@ -25,32 +28,38 @@ class WholePassSamples:
 
     def of(self, name: str, batch: int = BATCH) -> Iterator[Sample]:
         """The samples of the layer of this name, so many images at a time."""
-        caught: dict[str, Tensor] = {}
-
-        # Copies, since an activation in place may follow.
-        def catch_input(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            caught["input"] = (inputs[0] if inputs else keywords["input"]).clone()
-
-        def catch_both(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
-            caught["own"] = (inputs[0] if inputs else keywords["input"]).clone()
-            caught["output"] = output.clone()
-
-        hooks = [
-            self.student.get_submodule(name).register_forward_pre_hook(catch_input, with_kwargs=True),
-            self.teacher.get_submodule(name).register_forward_hook(catch_both, with_kwargs=True),
-        ]
         device = next(self.student.parameters()).device
-        try:
-            for at in range(0, len(self.images), batch):
-                images = self.images[at : at + batch].to(device)
-                self.student(images.clone())
-                self.teacher(images.clone())
-                inputs, own = caught["input"], caught["own"]
-                other = len(own) != len(images) and _unlike(inputs, own)
-                yield Sample(inputs=own if other else inputs, targets=caught["output"])
-        finally:
-            for hook in hooks:
-                hook.remove()
+        for at in range(0, len(self.images), batch):
+            images = self.images[at : at + batch].to(device)
+            theirs = _called(self.teacher, name, images)
+            ours = theirs if self.student is self.teacher else _called(self.student, name, images)
+            if ours is None or theirs is None:  # nothing was found for the layer to look at
+                continue
+            inputs, own, targets = ours[0], *theirs
+            other = len(own) != len(images) and _unlike(inputs, own)
+            yield Sample(inputs=own if other else inputs, targets=targets)
+
+
+def _called(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
+    """What a layer reads and gives at its first call on these images; None where it is not called."""
+    caught: list[tuple[Tensor, Tensor]] = []
+
+    def catch(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
+        # No copies: nothing that follows runs, and could write into them.
+        caught.append((inputs[0] if inputs else keywords["input"], output))
+        raise _Reached
+
+    hook = network.get_submodule(name).register_forward_hook(catch, with_kwargs=True)
+    try:
+        with suppress(_Reached):
+            network(images.clone())
+    finally:
+        hook.remove()
+    return caught[0] if caught else None
+
+
+class _Reached(BaseException):
+    """The layer has been called; no Exception, so that no network takes it for one of its own."""
 
 
 def _unlike(inputs: Tensor, own: Tensor) -> bool:

@@ -20,6 +20,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import PLAIN
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
+from vfconvert.tasks.structure import of_one_image
 
 _ROUNDS, _SECONDS = 15, 15.0  # of timing whole networks
 
@@ -88,7 +89,7 @@ class _Images(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Any:
-        return self.network(images)
+        return of_one_image(self.network(images))  # the exporter takes no mapping within a list
 
 
 def _expanded(model: nn.Module) -> nn.Module:

@@ -46,11 +46,26 @@ def varies(output: Any) -> bool:
     Either mappings as of torchvision's detection networks, told by a tensor `(n, 4)` of boxes beside one of `(n,)`, by
     nothing found or by different counts; or tensors `(n, columns)` with different `n`, as after a suppression of boxes.
     """
-    if isinstance(output, (list, tuple)) and output and all(isinstance(part, Mapping) for part in output):
+    if _is_list_of_mappings(output):
         return _is_detections(output)
     if isinstance(output, list) and output and all(isinstance(part, Tensor) and part.dim() == 2 for part in output):
         return len({len(part) for part in output}) > 1 and len({part.shape[1] for part in output}) == 1
     return any(varies(part) for part in (_parts(output) or {}).values())
+
+
+def of_one_image(output: Any) -> Any:
+    """What a network found in the one image that it was given: its mapping, out of a list with that one entry.
+
+    In an output that holds more than detections the list gives way to its entry; all else is as it was.
+    """
+    if _is_list_of_mappings(output) and len(output) == 1 and _is_detections(output):
+        return output[0]
+    if isinstance(output, Mapping):
+        return {key: of_one_image(part) for key, part in output.items()}
+    if isinstance(output, (list, tuple)):
+        parts = [of_one_image(part) for part in output]
+        return parts if isinstance(output, list) else tuple(parts)
+    return output
 
 
 def main_tensor(output: Any) -> Tensor | None:
@@ -134,6 +149,10 @@ def _size(wanted: Tensor) -> Tensor:
     size = wanted.var(correction=0) if wanted.numel() > 1 else wanted.square()  # one number has no variance
     floor = 1e-6 * wanted.square().mean() + 1e-12
     return torch.maximum(size, floor)
+
+
+def _is_list_of_mappings(output: Any) -> bool:
+    return isinstance(output, (list, tuple)) and bool(output) and all(isinstance(part, Mapping) for part in output)
 
 
 def _is_detections(entries: list[Any] | tuple[Any, ...]) -> bool:

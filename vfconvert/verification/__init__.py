@@ -8,6 +8,8 @@ from vfconvert.verification.agreement import Agreement as Agreement
 from vfconvert.verification.agreement import agreement as agreement
 from vfconvert.verification.agreement import predict as predict
 from vfconvert.verification.agreement import top1_accuracy as top1_accuracy
+from vfconvert.verification.detections import image_with_detections as image_with_detections
+from vfconvert.verification.detections import verify_detections as verify_detections
 from vfconvert.verification.files import verify_onnx as verify_onnx
 from vfconvert.verification.files import verify_program as verify_program
 from vfconvert.verification.files import verify_torchscript as verify_torchscript

@@ -43,7 +43,7 @@ def verify_onnx(
     numbers that are not finite, or differ by more than `tolerance` times the reference's largest magnitude.
     """
     cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
-    return verify(lambda: _open_onnx(path), "ONNX Runtime", model, cases)
+    return verify(lambda: open_onnx(path), "ONNX Runtime", model, cases)
 
 
 def verify_torchscript(
@@ -81,7 +81,8 @@ def verify_program(
     return verify(lambda: _open_program(path), "torch.export", model, cases)
 
 
-def _open_onnx(path: Path) -> OpenFile:
+def open_onnx(path: Path) -> OpenFile:
+    """The file in ONNX Runtime on the CPU, with torch's thread count. Raises what ONNX Runtime raises."""
     import onnxruntime
 
     session = onnx_session(path, torch.get_num_threads())

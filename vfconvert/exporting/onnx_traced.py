@@ -1,0 +1,103 @@
+"""ONNX files of networks whose outputs vary in number with what they find, through torch's older, tracing exporter.
+
+`torch.export` cannot follow shapes that depend on numbers; the older exporter writes down every operator that a run on
+one image calls, and what selects boxes (NonZero, TopK, NonMaxSuppression) selects anew in the file. Branches of Python
+are fixed as the example takes them: only a comparison on other images shows that the file still does what the network
+does (`vfconvert.verification.verify_detections`).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from vfconvert.errors import ExportError
+from vfconvert.exporting.cause import cause_line
+from vfconvert.exporting.onnx_compact import fresh_names, rename_, strip_
+from vfconvert.exporting.onnx_weights import insert_weights_
+from vfconvert.exporting.tracing import NETWORK_PREFIX, OpenNetwork, twin_of, versatile_layers
+from vfconvert.tasks.structure import of_one_image
+from vfconvert.version import __version__
+
+if TYPE_CHECKING:
+    import onnx
+
+NEWEST_OPSET = 20  # that this exporter knows
+DETECTIONS = "detections"  # the name of the length that varies
+_INSTEAD = "write --format safetensors"
+
+
+def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size: bool = False) -> onnx.ModelProto:
+    """`model` in eval mode for one image of the size of `example` `(B, C, H, W)`; the model is left as it is.
+
+    The input is "input" `(1, C, H, W)`; outputs are what the network found in the image, by their keys ("boxes"
+    `(detections, 4)`, "scores", "labels", …). Weights of versatile layers are computed from their banks.
+
+    Raises `ExportError` where this cannot be done, `MemoryError` as it comes.
+    """
+    if dynamic_size:
+        raise ExportError("the outputs of the network vary in number, and its file takes one size; no --dynamic-size")
+    if opset > NEWEST_OPSET:
+        raise ExportError(
+            f"opset: got {opset}, and a network whose outputs vary in number is written in {NEWEST_OPSET} at most"
+        )
+    layers, names = versatile_layers(model), list[str]()
+    weights = [layer.expanded_weight().detach() for _, layer in layers]
+    network = _OneImage(twin_of(model), names.extend)
+    try:
+        with torch.no_grad():
+            run = network(example[:1].clone(), *weights)  # for the names; the trace would note them twice
+            found, weight_names = tuple(names), fresh_names("w", len(layers), names)
+            proto = _written(
+                network,
+                [example[:1].clone(), *weights],
+                ["input", *weight_names],
+                dict(zip(found, run, strict=True)),
+                opset,
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # what this exporter raises has no common type; it may be gone in a torch to come
+        raise ExportError(
+            f"ONNX export failed: {cause_line(error)}; the outputs of the network vary in number, "
+            f"and torch {torch.__version__} cannot write it: {_INSTEAD}"
+        ) from error
+    del proto.graph.input[1:]
+    strip_(proto)
+    rename_(proto.graph, "input", found, NETWORK_PREFIX)
+    insert_weights_(proto.graph, dict(zip(weight_names, layers, strict=True)))
+    proto.producer_name, proto.producer_version = "vfconvert", __version__
+    return proto
+
+
+def _written(
+    network: nn.Module, arguments: Sequence[Tensor], inputs: Sequence[str], outputs: Mapping[str, Tensor], opset: int
+) -> onnx.ModelProto:
+    import onnx
+
+    held: Any = io.BytesIO()
+    torch.onnx.export(
+        network,
+        tuple(arguments),
+        held,
+        dynamo=False,
+        opset_version=opset,
+        input_names=list(inputs),
+        output_names=list(outputs),
+        dynamic_axes={name: {0: DETECTIONS} for name, output in outputs.items() if output.dim()},
+        training=torch.onnx.TrainingMode.PRESERVE,  # it is in eval mode; with EVAL norms would go into kept weights
+        do_constant_folding=True,
+    )
+    return onnx.load_from_string(held.getvalue())
+
+
+class _OneImage(OpenNetwork):
+    """The open network on one image, its outputs what was found there."""
+
+    def forward(self, images: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        """`(1, C, H, W)` and one `(N, C/G, kh, kw)` for each versatile layer."""
+        return self._tensors(of_one_image(self._run(images, weights)))
