@@ -134,7 +134,7 @@ def test_rounding_excuses_no_more_than_twice_what_it_decides(model, path):
             start = 3 if any(torch.equal(x[0], each) for each in self.tipped) else 2
             return [{name: tensor[start:] for name, tensor in each.items()} for each in self.model(x)]
 
-    with pytest.raises(ParityError, match="^image 0: the file finds"):
+    with pytest.raises(ParityError, match=r"^image 0: the file finds"):
         verify_detections(path, Lost(model, IMAGES), IMAGES)
 
 
