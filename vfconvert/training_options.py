@@ -28,7 +28,7 @@ _SHAPING = (  # what decides the weights, so that a run can only be continued wi
 class TrainingOptions:
     """`norms` of "auto": by each batch where batches are large and the run is long, else as they are.
 
-    `epochs` of 0 is no training. `rate` None: by optimizer, batch and norms. `batch` counts all processes.
+    `epochs` of 0 is no training. `rate` None: by optimizer, batch, norms and steps. `batch` counts all processes.
 
     `warm_up` is a share of all steps; `clip` bounds the norm of all gradients (0: not); `feature_weight` and
     `label_weight` are those of the match of converted layers' outputs and of the labels beside the distillation;

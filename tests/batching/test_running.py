@@ -124,6 +124,16 @@ def test_weights_beside_a_model_and_files_of_arguments_count(tmp_path: Path) -> 
     assert len(set(keys)) == 4
 
 
+def test_archives_of_images_count_by_their_names(tmp_path: Path) -> None:
+    (tmp_path / "model.pt").write_text("one")
+    (tmp_path / "images.tar").write_text("a")
+    item = Item(name="a", model=tmp_path / "model.pt", arguments=("--data", str(tmp_path / "images.tar")))
+    before = key_of(item)
+    (tmp_path / "images.tar").write_text("b")
+    assert key_of(item) == before
+    assert key_of(dataclasses.replace(item, arguments=("--data", "other.tar"))) != before
+
+
 @pytest.mark.parametrize(
     "change",
     [spoil_output, remove_output, damage_record, change_model, add_argument, add_recipe],

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from vfconvert.files import atomic_path, sha256_of
 from vfconvert.version import __version__
 
 _VERSION = 1
+_IMAGES = ("--data", "--target-data")  # an archive of images may take longer to read than the conversion takes
 _ONNX = b"\x08"  # the field that such files begin with
 
 
@@ -45,10 +47,10 @@ class Record:
 def key_of(item: Item) -> str:
     """What an item's outputs depend on, as a digest: the model, the recipe, the arguments, this version.
 
-    Arguments that name files count with what these hold, folders (of images) by their names alone. A file that cannot
-    be read counts as none, and the conversion says why it cannot.
+    Arguments that name files count with what these hold, images by their names alone. A file that cannot be read counts
+    as none, and the conversion says why it cannot.
     """
-    named = [Path(argument) for argument in item.arguments if not argument.startswith("-")]
+    named = [Path(one) for flag, one in pairwise(("", *item.arguments)) if flag not in _IMAGES and one[:1] != "-"]
     files = [_digest(path) for path in named if path.is_file()]
     parts = [__version__, _digest(item.model), _digest(item.config), json.dumps(item.arguments), *files]
     return hashlib.sha256("\n".join(parts).encode("utf-8", errors="backslashreplace")).hexdigest()

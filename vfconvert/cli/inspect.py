@@ -10,7 +10,7 @@ import click
 
 from vfconvert.cli.convert import TRUST_WARNING, convert
 from vfconvert.cli.group import SectionCommand, SectionOption
-from vfconvert.cli.recipe import command_line, use_recipe_of
+from vfconvert.cli.recipe import command_line, use_recipe
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.values import mapping_of
 from vfconvert.options import ConversionOptions
@@ -47,7 +47,7 @@ _output = partial(click.option, cls=SectionOption, section="Output")
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     is_eager=True,
-    callback=use_recipe_of(convert),
+    callback=partial(use_recipe, written_for=convert),
     help="Take options from this recipe of a conversion, as far as they are options here. The command line wins.",
 )
 @click.pass_context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,32 +41,21 @@ def keys_of(command: click.Command) -> dict[str, click.Parameter]:
     return found
 
 
-def use_recipe(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Take what the recipe says for what the command line does not say. Raises `ConfigError` with all that is wrong."""
-    if path is not None and not ctx.resilient_parsing:
-        _use(ctx, path, keys_of(ctx.command), {})
-    return path
+def use_recipe(
+    ctx: click.Context, _parameter: click.Parameter, path: Path | None, *, written_for: click.Command | None = None
+) -> Path | None:
+    """Take what the recipe says for what the command line does not say. Raises `ConfigError` with all that is wrong.
 
-
-def use_recipe_of(command: click.Command) -> Callable[[click.Context, click.Parameter, Path | None], Path | None]:
-    """The same from a recipe of another command: keys that only that one knows are checked, and have no effect."""
-
-    def use(ctx: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
-        if path is not None and not ctx.resilient_parsing:
-            own = keys_of(ctx.command)
-            _use(ctx, path, own, {key: one for key, one in keys_of(command).items() if key not in own})
+    The recipe may be `written_for` another command: keys that only that one knows are checked, and have no effect.
+    """
+    if path is None or ctx.resilient_parsing:
         return path
-
-    return use
-
-
-def _use(
-    ctx: click.Context, path: Path, own: Mapping[str, click.Parameter], others: Mapping[str, click.Parameter]
-) -> None:
     from vfconvert.config.document import read_document
 
+    own = keys_of(ctx.command)
+    keys = {**keys_of(written_for), **own} if written_for is not None else own
     document = read_document(path)
-    keys, errors = {**own, **others}, list(document.errors)
+    errors = list(document.errors)
     texts: Texts = {}
     values: dict[str, Any] = {}
     for entry in document.entries:
@@ -88,6 +77,7 @@ def _use(
         raise ConfigError(f"{path}: {len(errors)} error{'s' if len(errors) > 1 else ''} in the recipe: {listed}{more}")
     ctx.default_map = values
     ctx.meta[RECIPE] = texts
+    return path
 
 
 def is_stated(ctx: click.Context, parameter: click.Parameter) -> bool:

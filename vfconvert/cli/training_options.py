@@ -41,7 +41,8 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
         "rate",
         type=float,
         metavar="X",
-        help="Highest rate, after the warm-up; then it falls along a cosine.  [default: by optimizer, batch, --norms]",
+        help="Highest rate, after the warm-up; then it falls along a cosine.  "
+        "[default: by optimizer, batch, --norms, steps]",
     ),
     _option("--momentum", "momentum", type=float, metavar="X", help="Of SGD."),
     _option("--weight-decay", "weight_decay", type=float, metavar="X", help="Not of norms, scales and biases."),

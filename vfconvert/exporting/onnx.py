@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from vfconvert.errors import ExportError, VfconvertError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, rename_, strip_
+from vfconvert.exporting.onnx_compact import fresh_names
+from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.onnx_traced import traced_proto
-from vfconvert.exporting.onnx_weights import insert_weights_
 from vfconvert.exporting.sizes import check_other_sizes
-from vfconvert.exporting.tracing import NETWORK_PREFIX, trace
+from vfconvert.exporting.tracing import trace
 from vfconvert.files import atomic_path
 from vfconvert.silence import silenced
-from vfconvert.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -139,12 +138,7 @@ def _translated(
     # One round: the second finds nothing, and on a lowered network it takes as long as all else.
     optimizer.optimize(program.model, num_iterations=1, output_size_limit=_LARGEST_FOLDED)
     proto = program.model_proto
-    del proto.graph.input[1:]
-    strip_(proto)
-    rename_(proto.graph, "input", traced.output_names, NETWORK_PREFIX)
-    name_dimensions_(proto.graph)
-    insert_weights_(proto.graph, dict(zip(weight_names, traced.layers, strict=True)))
-    proto.producer_name, proto.producer_version = "vfconvert", __version__
+    finish_(proto, traced.output_names, dict(zip(weight_names, traced.layers, strict=True)))
     return proto
 
 

@@ -17,11 +17,10 @@ from torch import Tensor, nn
 
 from vfconvert.errors import ExportError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.onnx_compact import fresh_names, rename_, strip_
-from vfconvert.exporting.onnx_weights import insert_weights_
-from vfconvert.exporting.tracing import NETWORK_PREFIX, OpenNetwork, twin_of, versatile_layers
+from vfconvert.exporting.onnx_compact import fresh_names
+from vfconvert.exporting.onnx_finish import finish_
+from vfconvert.exporting.tracing import OpenNetwork, twin_of, versatile_layers
 from vfconvert.tasks.structure import of_one_image
-from vfconvert.version import __version__
 
 if TYPE_CHECKING:
     import onnx
@@ -66,11 +65,7 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
             f"ONNX export failed: {cause_line(error)}; the outputs of the network vary in number, "
             f"and torch {torch.__version__} cannot write it: {_INSTEAD}"
         ) from error
-    del proto.graph.input[1:]
-    strip_(proto)
-    rename_(proto.graph, "input", found, NETWORK_PREFIX)
-    insert_weights_(proto.graph, dict(zip(weight_names, layers, strict=True)))
-    proto.producer_name, proto.producer_version = "vfconvert", __version__
+    finish_(proto, found, dict(zip(weight_names, layers, strict=True)))
     return proto
 
 

@@ -20,7 +20,7 @@ BATCH_SIZES = (1, 2, 5)
 # Sigmoids and the like end in steps of float32 around 1, so runtimes differ by so much however small an output is.
 RESOLUTION = 2.0**-23
 _NOTHING = 8 * RESOLUTION  # an output of such numbers tells nothing
-ADVICE = "do not use the file, and report the network"
+_ADVICE = "do not use the file, and report the network"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,7 +166,7 @@ def _compare(
         if not relative <= tolerance:
             raise ParityError(
                 f"{where}: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error {relative:.3g}, "
-                f"allowed {tolerance:.3g}; {ADVICE}"
+                f"allowed {tolerance:.3g}; {_ADVICE}"
             )
         found.append(
             OutputParity(
@@ -184,7 +184,7 @@ def _compare(
 def difference(where: str, expected: Tensor, got: Tensor, smallest: float = 0.0) -> tuple[float, float, float]:
     """`max|Δ|`, `max|y|` and the relative error, as of a size of `smallest` at least, of two tensors of one shape."""
     if got.shape != expected.shape:
-        raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {ADVICE}")
+        raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {_ADVICE}")
     for whose, tensor in (("the converted network", expected), ("the file", got)):
         if not bool(torch.isfinite(tensor).all()):
             raise ParityError(f"{where}: {whose} gives numbers that are not finite; check its weights and the inputs")
