@@ -21,6 +21,7 @@ import dataclasses
 import json
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from torch import nn
 
 from benchmarks import networks
 from benchmarks.accuracy import MEAN, STD, Cifar, accuracy
+from benchmarks.device_batches import DeviceBatches
 from benchmarks.methods import METHODS, student_of
 from benchmarks.stages import WISHES
 from benchmarks.subjects import bench_of
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--on-device", action="store_true", help="keep and augment the images on the device")
     parser.add_argument("--early", action="store_true", help="judge after 1, 5 and 20 %% of the steps too")
     parser.add_argument("--most", type=int, default=0, help="train on so many images only (0: all)")
     parser.add_argument("--cache", type=Path, help="folder in which fitted networks are kept")
@@ -123,22 +126,14 @@ def trained(
 ) -> tuple[nn.Module, float]:
     """The student after so many epochs, and the seconds that they took."""
     options = TrainingOptions(**{"epochs": epochs, "padding": 4, **changes})  # type: ignore[arg-type]
-    transform = TrainTransform(
-        preprocessing=Preprocessing(mean=tuple(MEAN.tolist()), std=tuple(STD.tolist())), padding=options.padding
-    )
-    training, validation = Pixels(*pool), Pixels(*held_out)
-    count = min(arguments.most or len(training), len(training))
     device = torch.device(arguments.device)
+    training, validation = _streams(pool, held_out, options, arguments)
     job = Job(
         teacher=copy.deepcopy(teacher).to(device),
         student=copy.deepcopy(start),
         task=task_of(None, teacher(torch.zeros(2, 3, 32, 32)), "classes"),
-        training=BatchStream(
-            training, range(count), transform, batch=options.batch, seed=arguments.seed, workers=options.workers
-        ),
-        validation=BatchStream(
-            validation, range(len(validation)), transform, batch=500, seed=0, shuffle=False, train=False
-        ),
+        training=training,
+        validation=validation,
         example=cifar_example(pool[0]).to(device),
         options=dataclasses.replace(options, epochs=epochs),
         seed=arguments.seed,
@@ -151,6 +146,31 @@ def trained(
     begun = perf_counter()
     found = train(job, Printed(job.student, early, Cifar(arguments.data / "cifar10-jpeg.zip").judging("held-out")))
     return found.model.cpu(), perf_counter() - begun
+
+
+def _streams(
+    pool: tuple[np.ndarray, torch.Tensor],
+    held_out: tuple[np.ndarray, torch.Tensor],
+    options: TrainingOptions,
+    arguments: argparse.Namespace,
+) -> tuple[BatchStream, BatchStream]:
+    """Batches to train and to validate on: the product's own, or such as are made on the device."""
+    count, batch, seed = min(arguments.most or len(pool[0]), len(pool[0])), options.batch, arguments.seed
+    if arguments.on_device:
+        device = torch.device(arguments.device)
+        made = (
+            DeviceBatches(pool[0][:count], pool[1][:count], device, batch=batch, seed=seed, padding=options.padding),
+            DeviceBatches(*held_out, device, batch=500, seed=0, train=False),
+        )
+        return cast("tuple[BatchStream, BatchStream]", made)
+    training, validation = Pixels(*pool), Pixels(*held_out)
+    transform = TrainTransform(
+        preprocessing=Preprocessing(mean=tuple(MEAN.tolist()), std=tuple(STD.tolist())), padding=options.padding
+    )
+    return (
+        BatchStream(training, range(count), transform, batch=batch, seed=seed, workers=options.workers),
+        BatchStream(validation, range(len(validation)), transform, batch=500, seed=0, shuffle=False, train=False),
+    )
 
 
 def cifar_example(pixels: np.ndarray) -> torch.Tensor:
@@ -189,14 +209,14 @@ def start_of(teacher: nn.Module, cifar: Cifar, kind: str, start: str, arguments:
     if start.startswith("pruned-"):
         made = _pruned(start_of(teacher, cifar, kind, "fit", arguments), start.removeprefix("pruned-"), arguments)
     else:
-        made = _start(teacher, cifar, kind, start, seed)
+        made = _start(teacher, cifar, kind, start, seed, torch.device(arguments.device))
     if kept is not None:
         torch.save(made, kept)
     return made
 
 
-def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int) -> nn.Module:
-    images = cifar.calibration(1024, seed)
+def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int, device: torch.device) -> nn.Module:
+    teacher, images = copy.deepcopy(teacher).to(device), cifar.calibration(1024, seed).to(device)
     network = trace(teacher, images[:2])
     if network is None:
         raise SystemExit("the network cannot be traced")
@@ -204,7 +224,7 @@ def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int) -
     if start == "fit":
         macs = count_macs(teacher, images[:1]).total
         options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed)
-        return compress(teacher, network, plan, images, options).model
+        return compress(teacher, network, plan, images, options).model.cpu()
     torch.manual_seed(seed)
     student = rewrite(teacher, plan)
     if start == "matched":
@@ -212,7 +232,7 @@ def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int) -
             for name, layer in student.named_modules():
                 if isinstance(layer, VersatileConv2d):
                     layer.weight.copy_(teacher.get_submodule(name).weight[: len(layer.weight)])
-    return student.eval()
+    return student.cpu().eval()
 
 
 def _pruned(versatile: nn.Module, cost: str, arguments: argparse.Namespace) -> nn.Module:

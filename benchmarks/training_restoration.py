@@ -93,6 +93,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--kinds", default="spatial")
     parser.add_argument("--minutes", type=float, default=50)
+    parser.add_argument("--epochs", type=int, default=0, help="so many, whatever the minutes (0: as many as fill them)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--on", default="held-out", choices=["held-out", "test"])
@@ -118,7 +119,8 @@ def main() -> None:
             flush=True,
         )
         job = _job(teacher, student, known, arguments, changes)
-        job = dataclasses.replace(job, options=dataclasses.replace(job.options, epochs=_epochs(job, arguments.minutes)))
+        epochs = arguments.epochs or _epochs(job, arguments.minutes)
+        job = dataclasses.replace(job, options=dataclasses.replace(job.options, epochs=epochs))
         trained = train(job, _Printed(job, judged, early=arguments.early)).model
         print(
             f"{kind}, {job.options.epochs} epochs, seed {arguments.seed}: {_decibels(trained, judged)} {arguments.on}, "
@@ -133,7 +135,8 @@ def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argpars
     if kept is not None and kept.exists():
         found: nn.Module = torch.load(kept, weights_only=False)  # our own
         return found
-    images = patches(paths, 384, arguments.seed)
+    device = torch.device(arguments.device)
+    teacher, images = copy.deepcopy(teacher).to(device), patches(paths, 384, arguments.seed).to(device)
     network = trace(teacher, images[:2])
     if network is None:
         raise SystemExit("the network cannot be traced")
@@ -145,7 +148,7 @@ def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argpars
         seed=arguments.seed,
         share=arguments.reconstruct,
     )
-    made = compress(teacher, network, plan, images, options).model
+    made = compress(teacher, network, plan, images, options).model.cpu()
     if kept is not None:
         torch.save(made, kept)
     return made
