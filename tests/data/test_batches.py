@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vfconvert.data.batches import Batch, BatchStream, split_examples
+from vfconvert.data.batches import Batch, BatchStream, split_examples, telling_of_dead_workers
 from vfconvert.data.examples import open_examples
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.data.restoration import RestorationTransform
@@ -220,8 +220,16 @@ def test_an_error_of_the_transform_names_the_image(examples, monkeypatch, error,
 
 def test_a_worker_that_dies_is_an_error(examples, monkeypatch) -> None:
     monkeypatch.setattr(type(examples), "read", lambda self, index: __import__("os")._exit(1))
-    with pytest.raises(UnreadableImageError, match=r"a process that decodes images died: .*; use fewer workers"):
+    with (
+        pytest.raises(UnreadableImageError, match=r"a process that decodes images died: .*; use fewer workers"),
+        telling_of_dead_workers(),
+    ):
         list(stream(examples, workers=1).epoch(0))
+
+
+def test_meta_other_errors_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match=r"^odd$"), telling_of_dead_workers():
+        raise RuntimeError("odd")
 
 
 def test_restoration_batches_hold_images_as_targets(examples) -> None:

@@ -70,7 +70,7 @@ def job(
     ranks = ranks if ranks is not None else Ranks()
     teacher, examples, transform = network(1), Pictures(), TrainTransform(padding=1)
     example = torch.rand(16, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    common = {"rank": ranks.rank, "world": ranks.world}
+    common = {"rank": ranks.rank, "world": ranks.world, "workers": options.workers}
     return Job(
         teacher=teacher,
         student=student if student is not None else network(2),

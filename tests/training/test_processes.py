@@ -50,6 +50,27 @@ def test_ten_kills_at_random_moments_change_nothing(tmp_path):
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_of_a_run_sent_twice_ends_it_as_one_does(tmp_path, number):
+    """As timeout(1), a terminal and torchrun send it; processes that decode get it too."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    wanted = finish(whole, {"epochs": 12})
+    given = {"epochs": 12, "workers": 2}
+    process = subprocess.Popen(
+        command(broken, given), env=ENVIRONMENT, start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and _step(broken) < 2:
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    time.sleep(0.02)
+    os.killpg(process.pid, number)
+    told = process.communicate(timeout=120)[1]
+    assert "TrainingInterrupted: Stopped at step" in told
+    assert 2 <= _step(broken) < 48
+    got = finish(broken, given)
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
 def _step(folder):
     state = read_checkpoint(folder) if (folder / NAME).exists() else None
     return state.step if state is not None else -1

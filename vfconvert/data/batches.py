@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -100,8 +102,8 @@ class BatchStream:
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """The batches of epoch `number` from batch `start` on, those before it not decoded.
 
-        Raises `UnreadableImageError` where too many images cannot be decoded or a worker process dies,
-        `PreprocessingError` where the images of a batch differ in size, and what the examples raise.
+        Raises `UnreadableImageError` where too many images cannot be decoded, `PreprocessingError` where the images of
+        a batch differ in size, and what the examples raise; see `telling_of_dead_workers`.
         """
         shares = [share for batch in range(start, self._batches()) if len(share := self._share(batch))]
         with warnings.catch_warnings():
@@ -112,10 +114,10 @@ class BatchStream:
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self._workers,
+                worker_init_fn=_deaf,
                 generator=torch.Generator(),  # the loader would draw from the global one
             )
-        decoded = iter(loader)
-        while (each := _next(decoded)) is not None:
+        for each in loader:
             self._note(each.unreadable)
             if each.error is not None:
                 raise each.error
@@ -231,9 +233,20 @@ class _Decoder(Dataset[_Decoded]):
         )
 
 
-def _next(decoded: Iterator[_Decoded]) -> _Decoded | None:
+def _deaf(_: int) -> None:
+    """Ctrl-C and SIGTERM, which often come to all processes of a run, are for the first of them to heed."""
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, signal.SIG_IGN)
+
+
+@contextmanager
+def telling_of_dead_workers() -> Iterator[None]:
+    """Within, the death of a process that decodes, which is told wherever the program stands, is an error of ours.
+
+    Raises `UnreadableImageError` for it.
+    """
     try:
-        return next(decoded, None)
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfconvert.data.batches import Batch
+from vfconvert.data.batches import Batch, telling_of_dead_workers
 from vfconvert.errors import TrainingError
 from vfconvert.training.checkpoint import State, write_checkpoint
 from vfconvert.training.evaluating import evaluate
@@ -55,7 +55,7 @@ def train(job: Job, watcher: Watcher | None = None, state: State | None = None) 
     `TrainingInterrupted` where a signal came, with the checkpoint written.
     """
     job = job.settled()
-    with torch.random.fork_rng(devices=[]), Signals().noted() as signals:
+    with torch.random.fork_rng(devices=[]), telling_of_dead_workers(), Signals().noted() as signals:
         torch.manual_seed(job.seed)
         run = _Run(job, watcher if watcher is not None else Silent(), signals)
         with run.learner.objective.watching():
