@@ -112,6 +112,11 @@ def test_augmentation_moves_images_and_keeps_their_pixels() -> None:
     assert torch.equal(Augmentation.none()(x, GENERATOR), x)
 
 
+def test_augmentation_stays_on_the_device_of_the_images() -> None:
+    x = torch.zeros(4, 3, 8, 8, device="meta")
+    assert Augmentation()(x, torch.Generator().manual_seed(1)).device == x.device
+
+
 def test_an_output_pass_that_does_harm_is_undone() -> None:
     torch.manual_seed(0)
     first = nn.Conv2d(3, 8, 3)

@@ -82,6 +82,8 @@ class DatasetExamples:
                 f"{self.name(index)} is {_kind(image)}, expected a PIL image or a tensor (C, H, W), uint8 or float, "
                 "alone or with a label"
             )
+        if isinstance(image, Tensor):
+            image = image.detach().cpu()  # batches are made there, from whatever device the dataset lies on
         return image, label if label is None or isinstance(label, Image.Image) else self._class(index, label)
 
     def _class(self, index: int, label: object) -> int:

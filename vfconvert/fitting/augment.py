@@ -22,9 +22,9 @@ class Augmentation:
         return cls(mirror=False, shift=0.0)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """`(B, C, H, W)` to the same shape."""
+        """`(B, C, H, W)` to the same shape, on the device of the images; the generator is a processor's."""
         if self.mirror:
-            flipped = torch.rand(len(images), generator=generator) < 0.5
+            flipped = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
             images = torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
         down, right = (int(self.shift * side) for side in images.shape[2:])
         if down == right == 0:
