@@ -11,7 +11,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import vfconvert
 from tests.cli.conftest import network
-from vfconvert.errors import ExportError, NoConvolutionError, NoImagesError, PreprocessingError, UnsupportedModelError
+from vfconvert.errors import (
+    ExportError,
+    GateError,
+    NoConvolutionError,
+    NoImagesError,
+    PreprocessingError,
+    UncheckableGateError,
+    UnsupportedModelError,
+)
 from vfconvert.loading.in_memory import loaded_module
 from vfconvert.nn import VersatileConv2d
 
@@ -140,6 +148,42 @@ def test_convert_names_the_nearest_setting() -> None:
 def test_convert_refuses_data_that_is_none(data: object, said: str) -> None:
     with pytest.raises(NoImagesError, match=said):
         vfconvert.convert(network(), spatial=True, data=data)
+
+
+def test_gates_are_judged_on_the_report_and_the_files(images: Tensor, tmp_path: Path) -> None:
+    found = vfconvert.convert(network(), spatial=True, channel=True, data=images, **FAST)
+    written = found.export(tmp_path / "small.onnx")
+    report = found.check(files=[written], fail_under_saving={"params": 0.1, "size": "1%"}, max_size="1MB")
+    assert [(gate.name, gate.passed) for gate in report.gates] == [
+        ("fail-under-saving params", True),
+        ("fail-under-saving size", True),
+        ("max-size", True),
+    ]
+    assert report.gates[2].got == written.bytes
+    assert found.report.gates == ()
+    said = (
+        r"^2 of 3 gate\(s\) failed: --max-latency-ratio: .*not measured, at most 1; --max-size: .*, at most 10 bytes;"
+    )
+    with pytest.raises(GateError, match=said):
+        found.check(files=[written], max_parity_error=1e-4, max_latency_ratio=1.0, max_size=10)
+    with pytest.raises(GateError, match=r"the largest file not measured, at most 10 bytes$"):
+        found.check(max_size=10)
+
+
+@pytest.mark.parametrize(
+    ("limits", "error", "said"),
+    [
+        ({}, UncheckableGateError, "no gate was given"),
+        ({"fail_under_saving": {"params": 1.0}}, ValueError, "which no network saves"),
+        ({"max_size": "40%"}, ValueError, "expected a size like 5MB"),
+    ],
+)
+def test_gates_that_cannot_be_judged_are_refused(
+    images: Tensor, limits: dict[str, object], error: type[Exception], said: str
+) -> None:
+    found = vfconvert.convert(network(), spatial=True, data=images, **FAST)
+    with pytest.raises(error, match=said):
+        found.check(**limits)
 
 
 @pytest.mark.parametrize("setting", [{"fail_over_drop": 1}, {"max_size": 5}, {"precision": "fp16"}, {"reports": ()}])

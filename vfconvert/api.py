@@ -20,7 +20,9 @@ from torch.utils.data import DataLoader
 from vfconvert.data.examples import Examples
 from vfconvert.data.foreign import DatasetExamples
 from vfconvert.delivery import SUFFIXES, Delivery, deliver
-from vfconvert.errors import ExportError, NoImagesError
+from vfconvert.errors import ExportError, NoImagesError, UncheckableGateError
+from vfconvert.gates import read_bytes, read_saving
+from vfconvert.gating import gated, refuse_failed
 from vfconvert.loading.in_memory import loaded_module
 from vfconvert.options import ConversionOptions
 from vfconvert.overrides import Override, read_override
@@ -87,6 +89,41 @@ class Conversion:
         with ExitStack() as outputs:
             (written,), _ = deliver(self._delivery, options, outputs)
         return written
+
+    def check(
+        self,
+        *,
+        files: Sequence[ArtefactReport] = (),
+        fail_under_saving: Mapping[str, str | float] | None = None,
+        fail_over_drop: float | None = None,
+        max_latency_ratio: float | None = None,
+        max_parity_error: float | None = None,
+        max_size: int | str | None = None,
+    ) -> ConversionReport:
+        """The report with `files`, which `export` returned, and with the command's gates judged on it.
+
+        Savings are like `{"params": "40%"}`, where numbers are shares of the original; the drop is in points, the size
+        in bytes or like "5MB". What was not measured passes no gate: bytes and parity are those of `files`, latency
+        takes a conversion that measures. Raises `GateError` that names each failed gate with what it got,
+        `UncheckableGateError` for a limit that no gate has, `ValueError` for one that cannot be read.
+        """
+        options = dataclasses.replace(
+            self._options,
+            fail_under_saving=tuple(
+                read_saving(f"{cost}={share if isinstance(share, str) else f'{100 * share:g}%'}")
+                for cost, share in (fail_under_saving or {}).items()
+            ),
+            fail_over_drop=fail_over_drop,
+            max_latency_ratio=max_latency_ratio,
+            max_parity_error=max_parity_error,
+            max_size=read_bytes(max_size) if isinstance(max_size, str) else max_size,
+            keep_on_fail=True,
+        )
+        if not options.gated:
+            raise UncheckableGateError("check(): no gate was given, and nothing would be judged")
+        report = gated(dataclasses.replace(self.report, artefacts=tuple(files)), options)
+        refuse_failed(report)
+        return report
 
     def save_report(self, path: str | Path) -> None:
         """Write the report in the form of its suffix: .html, .md, .json or .csv. Raises `UnwritableOutputError`."""

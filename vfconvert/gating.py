@@ -54,8 +54,9 @@ def refuse_failed(report: ConversionReport) -> None:
     if not report.failed_gates:
         return
     said = "; ".join(f"--{gate.name}: {gate_text(gate)}" for gate in report.failed_gates)
-    files = "no file was written (--keep-on-fail writes it)" if report.discarded else "the files were kept"
-    raise GateError(f"{len(report.failed_gates)} of {len(report.gates)} gate(s) failed: {said}; {files}")
+    kept = "; the files were kept" if report.artefacts else ""
+    files = "; no file was written (--keep-on-fail writes it)" if report.discarded else kept
+    raise GateError(f"{len(report.failed_gates)} of {len(report.gates)} gate(s) failed: {said}{files}")
 
 
 def _beyond_the_search(report: ConversionReport, options: ConversionOptions) -> Iterator[str]:
