@@ -13,7 +13,7 @@ PACKAGE = ROOT / "vfconvert"
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
     *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
-    *("specs", "overrides", "targets", "gates", "training_options", "options"),
+    *("specs", "overrides", "targets", "gates", "formats", "training_options", "options"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
@@ -29,6 +29,7 @@ ORDER = (
         "reporting",
         "gating",
         "inputs",
+        "class_maps",
         "samples",
         "judging",
         "plan_choice",

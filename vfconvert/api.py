@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 
 from vfconvert.data.examples import Examples
 from vfconvert.data.foreign import DatasetExamples
-from vfconvert.delivery import SUFFIXES, Delivery, deliver
+from vfconvert.delivery import Delivery, deliver
 from vfconvert.errors import ExportError, NoImagesError, UncheckableGateError
+from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.gating import gated, refuse_failed
 from vfconvert.loading.in_memory import loaded_module
@@ -72,8 +73,7 @@ class Conversion:
         `ParityError` and `UnwritableOutputError`; then there is no such file.
         """
         path = Path(path)
-        by_suffix = {suffix: name for name, suffix in SUFFIXES.items()}
-        name = format if format is not None else by_suffix.get(path.suffix)
+        name = format if format is not None else format_of(path)
         if name not in SUFFIXES:
             raise ExportError(
                 f"{path}: the format is not known (got {format or path.suffix!r}, expected one of "

@@ -17,6 +17,7 @@ from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, sha256_of
 from vfconvert.lowering.network import Lowered
+from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport
@@ -32,7 +33,6 @@ from vfconvert.verification import (
 )
 
 _CALIBRATED, _JUDGED, _ROUNDS = 256, 256, 15  # images for eight bits, images to judge by, timed rounds
-SUFFIXES = {"onnx": ".onnx", "torchscript": ".ts", "pt2": ".pt2", "safetensors": ".safetensors"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,12 +70,12 @@ def paths_of(options: ConversionOptions) -> dict[str, Path]:
 
 def _is_of_another(path: Path, name: str) -> bool:
     """Whether a path has the suffix of a format that is not this one."""
-    return path.suffix in SUFFIXES.values() and path.suffix != SUFFIXES[name]
+    return format_of(path) not in (None, name)
 
 
 def _suffixed(stem: Path, suffix: str, *, replace: bool) -> Path:
     """The stem with this suffix, in place of one of a format: `net.v2` is no name with a suffix."""
-    known = replace or stem.suffix in SUFFIXES.values()
+    known = replace or format_of(stem) is not None
     return stem.with_suffix(suffix) if known else stem.with_name(stem.name + suffix)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from vfconvert.class_maps import alike, classes_of, coloured, resized
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.errors import PreprocessingError
 from vfconvert.inputs import Images, Source
@@ -46,7 +47,8 @@ def samples_of(
     """At most `count` of a part of the images that judge, each with its two answers.
 
     `wanted` and `got` `(N, …)` are the outputs of the original and of the converted network on those. None where
-    images are synthetic, or outputs are neither rows of classes nor pictures of as many channels as the input.
+    images are synthetic, or outputs are neither rows of classes, nor maps of classes that the data or the preset knows,
+    nor pictures of as many channels as the input.
     """
     preprocessing = getattr(source.transform, "preprocessing", None)
     if not count or source.examples is None or not isinstance(preprocessing, Preprocessing):
@@ -60,6 +62,9 @@ def samples_of(
     if wanted.dim() == 2 and wanted.shape[1] > 1:
         shown = _chosen(_disagreement(wanted, got), count)
         return tuple(_classified(judged, place, chosen) for place, chosen in shown)
+    if _are_class_maps(judged):
+        differing = (classes_of(wanted) != classes_of(got)).flatten(1).double().mean(1)
+        return tuple(_segmented(judged, place, chosen) for place, chosen in _chosen(differing, count))
     if _are_pictures(judged):
         shown = _chosen((wanted - got).flatten(1).square().mean(1), count)
         return tuple(_restored(judged, place, chosen) for place, chosen in shown)
@@ -130,6 +135,44 @@ def _class_answer(outputs: Tensor, names: Sequence[str]) -> AnswerReport:
     )
 
 
+def _are_class_maps(judged: _Judged) -> bool:
+    """Whether outputs are logits of every pixel: the data has masks, or the preset as many classes as channels."""
+    if judged.wanted.dim() != 4 or judged.wanted.shape[1] < 2:
+        return False
+    preset = judged.preprocessing.preset
+    known = preset is not None and len(categories(preset)) == judged.wanted.shape[1]
+    return known or _mask(judged, 0) is not None
+
+
+def _mask(judged: _Judged, place: int) -> Tensor | None:
+    """The classes `(H, W)` of the pixels of one image, where the data has them."""
+    target = judged.source.pair(judged.indices[place])[1]
+    return target if target is not None and target.dim() == 2 and not target.is_floating_point() else None
+
+
+def _segmented(judged: _Judged, place: int, chosen: str) -> SampleReport:
+    shown = _thumbnail(judged.preprocessing.pixels(judged.inputs[place]), _PART)
+    before, after = (classes_of(outputs[place : place + 1])[0] for outputs in (judged.wanted, judged.got))
+    mask, classes = _mask(judged, place), judged.wanted.shape[1]
+    right: list[float | None] = [None, None]
+    if mask is not None:
+        labels = resized(mask, (before.shape[0], before.shape[1]))
+        labelled = (labels >= 0) & (labels < classes)  # what masks leave open has another number, 255 mostly
+        right = [alike(answer, labels, labelled) for answer in (before, after)]
+        mask = mask * ((mask >= 0) & (mask < classes))
+    difference = resized((before != after).long(), (shown.shape[-2], shown.shape[-1]))[None].to(shown)
+    return SampleReport(
+        name=_name(judged, place),
+        chosen=chosen,
+        given=_picture(shown),
+        original=AnswerReport(picture=_picture(coloured(before, shown)), right_pixels=right[0]),
+        converted=AnswerReport(picture=_picture(coloured(after, shown)), right_pixels=right[1]),
+        clean=_picture(coloured(mask, shown)) if mask is not None else None,
+        same_pixels=alike(before, after),
+        difference=_picture(difference),
+    )
+
+
 def _are_pictures(judged: _Judged) -> bool:
     """Whether outputs have the channels of the input, and values that are nearly all those of pixels."""
     wanted, inputs = judged.wanted, judged.inputs
@@ -180,9 +223,9 @@ def _name(judged: _Judged, place: int) -> str:
     return judged.source.examples.name(judged.indices[place])
 
 
-def _thumbnail(pixels: Tensor) -> Tensor:
-    """`(C, H, W)` with at most 160 pixels a side."""
-    factor = _THUMBNAIL / max(pixels.shape[-2:])
+def _thumbnail(pixels: Tensor, most: int = _THUMBNAIL) -> Tensor:
+    """`(C, H, W)` with at most so many pixels a side."""
+    factor = most / max(pixels.shape[-2:])
     if factor >= 1:
         return pixels
     size = [max(1, round(side * factor)) for side in pixels.shape[-2:]]

@@ -30,6 +30,26 @@ def run(cli_invoke, images, tmp_path_factory):
     return folder, json.loads((folder / "r.json").read_text()), result
 
 
+@pytest.mark.parametrize(
+    ("stated", "output", "written"),
+    [
+        ((), "small.safetensors", "small.safetensors"),
+        ((), "small.pt2", "small.pt2"),
+        ((), "small", "small"),
+        (("--format", "onnx"), "small.safetensors", "small.onnx"),
+        (("--format", "safetensors"), "small.bin", "small.bin"),
+    ],
+)
+def test_output_names_the_format_where_nothing_else_does(cli_invoke, tmp_path, stated, output, written):
+    torch.save(network(), tmp_path / "model.pt")
+    result = cli_invoke(
+        *(tmp_path / "model.pt", "--spatial", "--no-reconstruct", "--no-measure", *stated, "-o", tmp_path / output),
+        exit_code=0,
+    )
+    assert {path.name for path in tmp_path.iterdir()} - {"small.json"} == {"model.pt", written}
+    assert f"Written: {tmp_path / written}" in "".join(result.output.splitlines())
+
+
 def test_every_file_is_there_and_described(run):
     folder, report, _ = run
     written = {f"small.v2{suffix}" for suffix in (".onnx", ".ts", ".pt2", ".safetensors", ".json")}

@@ -84,6 +84,31 @@ RESTORED = replace(
     ),
 )
 
+SEGMENTED = replace(
+    FULL,
+    samples=(
+        SampleReport(
+            name="street.png",
+            chosen="drawn",
+            given=picture(90, (120, 100)),
+            original=AnswerReport(picture=picture(100, (120, 100)), right_pixels=0.91),
+            converted=AnswerReport(picture=picture(102, (120, 100)), right_pixels=0.875),
+            clean=picture(101, (120, 100)),
+            same_pixels=0.96875,
+            difference=picture(16, (120, 100)),
+        ),
+        SampleReport(
+            name="open.png",
+            chosen="differs",
+            given=picture(90),
+            original=AnswerReport(picture=picture(100)),
+            converted=AnswerReport(picture=picture(100)),
+            same_pixels=1.0,
+            difference=picture(0),
+        ),
+    ),
+)
+
 BUDGETED = replace(
     FULL,
     layers=tuple(

@@ -10,11 +10,11 @@ import pytest
 
 from tests.reporting.printed import html_tables, links, table_with
 from tests.reporting.samples import DRY, FULL, IMAGES_OUT
-from tests.reporting.shown_samples import BUDGETED, HOSTILE, RESTORED, TRAINED, hostile
+from tests.reporting.shown_samples import BUDGETED, HOSTILE, RESTORED, SEGMENTED, TRAINED, hostile
 from vfconvert.reporting.html import to_html
 
 REPORTS = {"full": FULL, "dry": DRY, "images_out": IMAGES_OUT, "trained": TRAINED, "restored": RESTORED}
-REPORTS |= {"budgeted": BUDGETED}
+REPORTS |= {"budgeted": BUDGETED, "segmented": SEGMENTED}
 _EMPTY = ("meta", "link", "img", "br", "use", "path")
 
 

@@ -17,6 +17,7 @@ from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
 from vfconvert.cli.training_options import PREFIX, training_of
 from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of
+from vfconvert.formats import format_of
 from vfconvert.options import ConversionOptions
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def convert(
         raise click.UsageError("-q and -v exclude each other; drop one")
     _check_method(ctx, values)
     values["arch_args"] = mapping_of(values["arch_args"])
+    stated = any(parameter.name == "formats" and is_stated(ctx, parameter) for parameter in ctx.command.params)
+    if not stated and (named := format_of(values["output"])) is not None:
+        values["formats"] = (named,)
     training = training_of(values)
     options = ConversionOptions(**values, training=training, command=command_line(ctx))
     others = int(os.environ.get("RANK", "0") or 0) > 0 and training.epochs > 0  # the first process speaks for all
@@ -131,6 +135,8 @@ def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
 def _check_training(given: Callable[..., list[str]], values: dict[str, Any]) -> None:
     """Raise `click.UsageError` where an option of the training says nothing."""
     names = [name for name in values if name.startswith(PREFIX) and name != f"{PREFIX}epochs"]
+    if values["target_data"] is not None:
+        names.remove(f"{PREFIX}task")  # which says what the targets are
     if not values[f"{PREFIX}epochs"] and (stated := given(*names)):
         raise click.UsageError(f"{stated[0]} says nothing without --epochs; add that or drop it")
     if values[f"{PREFIX}epochs"] and values["data"] is None:

@@ -15,13 +15,13 @@ from vfconvert.cli.group import SectionOption
 from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
+from vfconvert.formats import SUFFIXES
 from vfconvert.options import ConversionOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 DEFAULTS = {field.name: field.default for field in fields(ConversionOptions) if field.default is not MISSING}
 CROPS = ("squares", "lines")
-FORMATS = ("onnx", "torchscript", "pt2", "safetensors")
 _FILE = click.Path(path_type=Path)
 
 
@@ -175,13 +175,18 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _loading("--trust-pickle", is_flag=True, help="Let MODEL run any code it holds. Only for files you trust."),
     _writing(
-        "-o", "--output", type=_FILE, metavar="PATH", help="The file; of several, the stem.  [default: MODEL.onnx]"
+        "-o",
+        "--output",
+        type=_FILE,
+        metavar="PATH",
+        help="The file, whose suffix says the format where --format does not; of several, the stem.  "
+        "[default: MODEL.onnx]",
     ),
     _writing(
         "--format",
         "formats",
         multiple=True,
-        type=click.Choice(FORMATS),
+        type=click.Choice(tuple(SUFFIXES)),
         default=DEFAULTS["formats"],
         show_default=True,
         help="What to write; repeatable. safetensors holds a recipe that vfconvert.load rebuilds the network from.",

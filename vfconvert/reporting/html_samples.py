@@ -21,7 +21,12 @@ def samples_note(report: ConversionReport) -> str:
     differing = len(report.samples) - drawn
     more = f", then {differing} of those on which both networks differ most" if differing else ""
     whose = "of the images that judge"
-    if not _is_restored(report.samples[0]):
+    if report.samples[0].same_pixels is not None:
+        return (
+            f"First {drawn} {whose}, drawn at random{more}. Every class has a colour, the first is black; the difference "
+            "is white where both networks name different classes."
+        )
+    if not _has_pictures(report.samples[0]):
         return f"First {drawn} {whose}, drawn at random{more}. Percentages: what the network gives its class."
     amplified = report.samples[0].amplified or 1.0
     return (
@@ -32,7 +37,7 @@ def samples_note(report: ConversionReport) -> str:
 
 def sample_view(sample: SampleReport) -> dict[str, Any]:
     """Texts and pictures of one sample; `pictures` is empty for a class."""
-    if _is_restored(sample):
+    if _has_pictures(sample):
         return {"name": sample.name, "differs": sample.chosen == "differs", "pictures": _pictures(sample)}
     return {
         "name": sample.name,
@@ -48,7 +53,7 @@ def sample_view(sample: SampleReport) -> dict[str, Any]:
     }
 
 
-def _is_restored(sample: SampleReport) -> bool:
+def _has_pictures(sample: SampleReport) -> bool:
     return sample.original.picture is not None
 
 
@@ -61,23 +66,29 @@ def _probability(answer: AnswerReport) -> str:
 
 
 def _pictures(sample: SampleReport) -> list[dict[str, Any]]:
-    clean = sample.clean is not None
+    of_classes = sample.same_pixels is not None
+    both = f"{percent(sample.same_pixels)} alike" if sample.same_pixels is not None else _psnr(sample.psnr)
     wanted = (
         ("given to both", sample.given, ""),
-        ("original network", sample.original.picture, f"{_psnr(sample.original.psnr)} to the clean" if clean else ""),
-        (
-            "converted network",
-            sample.converted.picture,
-            f"{_psnr(sample.converted.psnr)} to the clean" if clean else "",
-        ),
-        ("difference of both", sample.difference, _psnr(sample.psnr)),
-        ("clean", sample.clean, ""),
+        ("original network", sample.original.picture, _beside_the_clean(sample, sample.original)),
+        ("converted network", sample.converted.picture, _beside_the_clean(sample, sample.converted)),
+        ("difference of both", sample.difference, both),
+        ("labels" if of_classes else "clean", sample.clean, ""),
     )
     return [
         {"caption": caption, "value": value, "alt": f"{sample.name}: {caption}", **_shown(picture)}
         for caption, picture, value in wanted
         if picture is not None
     ]
+
+
+def _beside_the_clean(sample: SampleReport, answer: AnswerReport) -> str:
+    """How near an answer is to what the data says, where it says anything."""
+    if sample.clean is None:
+        return ""
+    if sample.same_pixels is None:
+        return f"{_psnr(answer.psnr)} to the clean"
+    return "" if answer.right_pixels is None else f"{percent(answer.right_pixels)} of the labels"
 
 
 def _psnr(value: float | None) -> str:

@@ -1,0 +1,92 @@
+"""Segmentations as pictures: colours of classes, shares of pixels, samples that show them."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.test_samples import ALL, Shades, pixels_of, read
+from vfconvert import samples
+from vfconvert.class_maps import alike, colour, coloured, resized
+from vfconvert.data.preprocessing import Preprocessing
+from vfconvert.data.transforms import TrainTransform
+
+PLAIN = TrainTransform(preprocessing=Preprocessing())
+
+
+class Masked(Shades):
+    """The same images, each with a mask: the left half class 1, the right half class 2, the last row open."""
+
+    def read(self, index):
+        mask = np.ones((self.side, self.side), dtype=np.uint8)
+        mask[:, self.side // 2 :] = 2
+        mask[-1] = 255
+        return super().read(index)[0], Image.fromarray(mask)
+
+
+def maps(count=6, right=2):
+    """Logits of three classes: the left half class 1, the right half class `right`."""
+    classes = torch.ones(count, 8, 8, dtype=torch.long)
+    classes[:, :, 4:] = right
+    return torch.nn.functional.one_hot(classes, 3).permute(0, 3, 1, 2).float() * 4
+
+
+def test_maps_stand_beside_the_labels():
+    source, images = read(PLAIN, Masked())
+    first = samples.samples_of(source, replace(images, labels=None), ALL, maps(), maps(right=0), 2)[0]
+    assert first.same_pixels == 0.5
+    assert (first.original.right_pixels, first.converted.right_pixels) == (1.0, 0.5)
+    assert not first.same
+    assert first.psnr is None
+    difference = pixels_of(first.difference)
+    assert (difference[:, :4] == 0).all()
+    assert (difference[:, 4:] == 255).all()
+    assert np.array_equal(pixels_of(first.given), np.asarray(Masked().read(5)[0]))
+    labelled, answer = pixels_of(first.clean), pixels_of(first.original.picture)
+    assert np.array_equal(labelled[:-1], answer[:-1])
+    assert not np.array_equal(labelled[-1], answer[-1])
+
+
+def test_equal_maps_are_the_same():
+    source, images = read(PLAIN, Masked())
+    found = samples.samples_of(source, replace(images, labels=None), ALL, maps(), maps(), 4)
+    assert [(one.chosen, one.same_pixels, one.same) for one in found] == [("drawn", 1.0, True)] * 2
+
+
+def test_maps_of_a_presets_classes_need_no_masks(monkeypatch):
+    monkeypatch.setattr(samples, "categories", lambda preset: ("a", "b", "c"))
+    source, images = read(PLAIN)
+    assert samples.samples_of(source, images, ALL, maps(), maps(), 2) == ()
+    prepared = TrainTransform(preprocessing=Preprocessing(preset="FCN_ResNet50_Weights.DEFAULT"))
+    monkeypatch.setattr(Preprocessing, "pixels", lambda self, batch: batch)
+    first = samples.samples_of(replace(source, transform=prepared), images, ALL, maps(), maps(right=0), 2)[0]
+    assert (first.same_pixels, first.clean, first.original.right_pixels) == (0.5, None, None)
+
+
+def test_colours_lie_over_the_grey_image():
+    grey = torch.full((1, 2, 4), 0.5)
+    made = coloured(torch.tensor([[0, 1]]), grey)
+    for column, index in enumerate((0, 0, 1, 1)):
+        wanted = 0.6 * torch.tensor(colour(index)) + 0.4 * 0.5
+        torch.testing.assert_close(made[:, 0, column], wanted)
+    assert len({colour(index) for index in range(200)}) == 200
+
+
+def test_shares_by_hand():
+    first, second = torch.tensor([[0, 1], [2, 3]]), torch.tensor([[0, 1], [2, 0]])
+    assert alike(first, second) == 0.75
+    assert alike(first, second, first > 1) == 0.5
+    assert alike(first, second, first > 9) is None
+    assert resized(torch.tensor([[1, 2]]), (2, 4)).tolist() == [[1, 1, 2, 2]] * 2
+
+
+@pytest.mark.parametrize("side", [300])
+def test_large_maps_are_shown_whole(side):
+    examples = Masked(side=side)
+    source, images = read(PLAIN, examples, indices=(0, 1))
+    first = samples.samples_of(source, replace(images, labels=None), ALL, maps(2), maps(2), 2)[0]
+    assert (first.given.width, first.original.picture.height, first.difference.width) == (256, 256, 256)
+    assert Image.open(io.BytesIO(first.clean.png)).size == (256, 256)
