@@ -16,8 +16,8 @@ from vfconvert.exporting.recipe import write_safetensors
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, sha256_of
-from vfconvert.lowering.network import Lowered
 from vfconvert.formats import SUFFIXES, format_of
+from vfconvert.lowering.network import Lowered
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport

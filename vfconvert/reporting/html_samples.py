@@ -23,8 +23,8 @@ def samples_note(report: ConversionReport) -> str:
     whose = "of the images that judge"
     if report.samples[0].same_pixels is not None:
         return (
-            f"First {drawn} {whose}, drawn at random{more}. Every class has a colour, the first is black; the difference "
-            "is white where both networks name different classes."
+            f"First {drawn} {whose}, drawn at random{more}. Every class has a colour, the first is black; the "
+            "difference is white where both networks name different classes."
         )
     if not _has_pictures(report.samples[0]):
         return f"First {drawn} {whose}, drawn at random{more}. Percentages: what the network gives its class."

@@ -56,7 +56,7 @@ class SampleReport:
 
     @property
     def same(self) -> bool:
-        """Whether both networks name the same class, of every pixel; of pictures, whether they are equal to the last bit."""
+        """Whether both networks name the same class (of every pixel); of pictures, whether all bits are equal."""
         if self.same_pixels is not None:
             return self.same_pixels == 1
         if self.original.class_index is None:
