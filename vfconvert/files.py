@@ -17,6 +17,7 @@ from vfconvert.temporary import temporary_folder
 
 _CHUNK_BYTES = 1 << 20
 _OF_THE_DISK = NO_ROOM | {errno.EIO, errno.EROFS}
+_LOST = {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT, errno.ENOENT}  # in the middle of a file
 
 
 def check_writable(target: Path) -> None:
@@ -107,6 +108,19 @@ def read_head(path: Path, count: int, expected: str) -> bytes:
         reason = getattr(error, "strerror", None) or str(error)
         raise NotAModelError(
             f"{path}: cannot be read ({reason.lower()}); check the path and its permissions"
+        ) from error
+
+
+@contextlib.contextmanager
+def read_to_its_end(path: Path) -> Iterator[None]:
+    """Within, a disk or share that fails in the middle of a model file is an error of ours: `NotAModelError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _LOST:
+            raise
+        raise NotAModelError(
+            f"{path}: cannot be read to its end ({reason_of(error)}); check the disk or share that it lies on"
         ) from error
 
 

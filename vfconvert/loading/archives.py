@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import zipfile
 from pathlib import PurePosixPath
@@ -58,6 +59,8 @@ def _check_table(file: IO[bytes], size: int) -> None:
             file.seek(place)
             length = _END_64.unpack(file.read(_END_64.size))[-2]
     except (OSError, ValueError, OverflowError, struct.error) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a place before the file's begin
+            raise
         raise DamagedArchiveError("a zip archive without its end") from error
     if length > size:
         raise DamagedArchiveError("a zip archive of a damaged table of contents")

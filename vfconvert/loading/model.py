@@ -20,7 +20,7 @@ from vfconvert.errors import (
     UntrustedModelError,
     first_line,
 )
-from vfconvert.files import sha256_of
+from vfconvert.files import read_to_its_end, sha256_of
 from vfconvert.loading.allowlist import is_quantized
 from vfconvert.loading.architectures import build_architecture
 from vfconvert.loading.contents import Contents, find_network
@@ -79,8 +79,11 @@ def load_model(
     path = Path(path)
     if architecture_arguments and architecture is None:
         raise ArchitectureError(f"--arch-arg {next(iter(architecture_arguments))}: needs --arch; name the network")
-    kind = sniff(path)
-    contents, skipped, trusted = _read(path, kind, trust_pickle)
+    with read_to_its_end(path):
+        kind = sniff(path)
+        contents, skipped, trusted = _read(path, kind, trust_pickle)
+        size = sum(file.stat().st_size for file in (path, *contents.beside))
+        digest = sha256_of(path, *contents.beside)
     network = contents.network
     saved_as = "module" if isinstance(network, nn.Module) else "state_dict"
     saved_as = {FileKind.EXPORTED: "exported", FileKind.ONNX: "onnx"}.get(kind, saved_as)
@@ -109,8 +112,8 @@ def load_model(
         was_training=was_training,
         key=contents.key,
         skipped=skipped,
-        size_bytes=sum(file.stat().st_size for file in (path, *contents.beside)),
-        sha256=sha256_of(path, *contents.beside),
+        size_bytes=size,
+        sha256=digest,
         images=contents.images,
     )
 
