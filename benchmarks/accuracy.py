@@ -65,9 +65,13 @@ class Cifar:
         return np.stack([np.asarray(Image.open(io.BytesIO(self._zip.read(n))).convert("RGB")) for n in names])
 
     def _read(self, names: list[str]) -> Tensor:
-        pixels = self._decoded(names)
-        scaled = torch.from_numpy(pixels).float() / 255
-        return ((scaled - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
+        return as_inputs(torch.from_numpy(self._decoded(names)))
+
+
+def as_inputs(pixels: Tensor) -> Tensor:
+    """Images `(N, H, W, 3)` uint8 as the networks are given them, `(N, 3, H, W)`, where they lie."""
+    scaled = pixels.float() / 255
+    return ((scaled - MEAN.to(pixels.device)) / STD.to(pixels.device)).permute(0, 3, 1, 2).contiguous()
 
 
 @torch.no_grad()

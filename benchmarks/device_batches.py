@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.accuracy import MEAN, STD
+from benchmarks.accuracy import as_inputs
 from vfconvert.data.batches import Batch
 
 
@@ -32,9 +32,9 @@ class DeviceBatches:
         train: bool = True,
     ) -> None:
         self.unreadable: dict[str, str] = {}
-        images = ((torch.from_numpy(pixels).to(device) / 255 - MEAN.to(device)) / STD.to(device)).permute(0, 3, 1, 2)
+        images = as_inputs(torch.from_numpy(pixels).to(device))
         self._side, self._padding = pixels.shape[1], padding if train else 0
-        self._images = F.pad(images, [self._padding] * 4, mode="reflect") if self._padding else images.contiguous()
+        self._images = F.pad(images, [self._padding] * 4, mode="reflect") if self._padding else images
         self._labels, self._batch, self._seed, self._train = labels.to(device), batch, seed, train
 
     def __len__(self) -> int:

@@ -30,7 +30,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from benchmarks import networks
-from benchmarks.accuracy import MEAN, STD, Cifar, accuracy
+from benchmarks.accuracy import MEAN, STD, Cifar, accuracy, as_inputs
 from benchmarks.device_batches import DeviceBatches
 from benchmarks.methods import METHODS, student_of
 from benchmarks.stages import WISHES
@@ -134,7 +134,7 @@ def trained(
         task=task_of(None, teacher(torch.zeros(2, 3, 32, 32)), "classes"),
         training=training,
         validation=validation,
-        example=cifar_example(pool[0]).to(device),
+        example=as_inputs(torch.from_numpy(pool[0][:16])).to(device),
         options=dataclasses.replace(options, epochs=epochs),
         seed=arguments.seed,
         device=device,
@@ -171,11 +171,6 @@ def _streams(
         BatchStream(training, range(count), transform, batch=batch, seed=seed, workers=options.workers),
         BatchStream(validation, range(len(validation)), transform, batch=500, seed=0, shuffle=False, train=False),
     )
-
-
-def cifar_example(pixels: np.ndarray) -> torch.Tensor:
-    """Sixteen images as the network is given them."""
-    return ((torch.from_numpy(pixels[:16]).float() / 255 - MEAN) / STD).permute(0, 3, 1, 2).contiguous()
 
 
 class Printed:

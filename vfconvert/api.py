@@ -110,8 +110,7 @@ class Conversion:
         options = dataclasses.replace(
             self._options,
             fail_under_saving=tuple(
-                read_saving(f"{cost}={share if isinstance(share, str) else f'{100 * share:g}%'}")
-                for cost, share in (fail_under_saving or {}).items()
+                read_saving(f"{cost}={_limit_text(share)}") for cost, share in (fail_under_saving or {}).items()
             ),
             fail_over_drop=fail_over_drop,
             max_latency_ratio=max_latency_ratio,
@@ -215,10 +214,12 @@ def _as_field(name: str, value: Any) -> Any:
 def _targets(given: Mapping[str, str | float] | Sequence[Target]) -> list[Target]:
     if not isinstance(given, Mapping):
         return list(given)
-    return [
-        read_target(f"{cost}={limit if isinstance(limit, str) else f'{100 * limit:g}%'}")
-        for cost, limit in given.items()
-    ]
+    return [read_target(f"{cost}={_limit_text(limit)}") for cost, limit in given.items()]
+
+
+def _limit_text(limit: str | float) -> str:
+    """As the command line takes it; a number is a share of the original."""
+    return limit if isinstance(limit, str) else f"{100 * limit:g}%"
 
 
 def _layers(given: Mapping[str, str] | Sequence[Override]) -> list[Override]:

@@ -25,7 +25,10 @@ def alike(first: Tensor, second: Tensor, known: Tensor | None = None) -> float |
 
 
 def coloured(classes: Tensor, pixels: Tensor) -> Tensor:
-    """The colours of classes `(h, w)` over an image `(1 or 3, H, W)` of pixels / 255 in grey: `(3, H, W)`."""
+    """The colours of classes `(h, w)` over an image `(1 or 3, H, W)` of pixels / 255 in grey: `(3, H, W)`.
+
+    Negative classes, which are none, get the colour of the first.
+    """
     number = int(classes.max()) + 1 if classes.numel() else 0
     colours = torch.tensor([colour(index) for index in range(max(number, 1))], dtype=pixels.dtype)
     placed = resized(classes, (pixels.shape[-2], pixels.shape[-1])).clamp_min(0)

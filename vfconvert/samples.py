@@ -156,10 +156,9 @@ def _segmented(judged: _Judged, place: int, chosen: str) -> SampleReport:
     mask, classes = _mask(judged, place), judged.wanted.shape[1]
     right: list[float | None] = [None, None]
     if mask is not None:
+        mask = mask.where((mask >= 0) & (mask < classes), -1)  # what masks leave open has another number, 255 mostly
         labels = resized(mask, (before.shape[0], before.shape[1]))
-        labelled = (labels >= 0) & (labels < classes)  # what masks leave open has another number, 255 mostly
-        right = [alike(answer, labels, labelled) for answer in (before, after)]
-        mask = mask * ((mask >= 0) & (mask < classes))
+        right = [alike(answer, labels, labels >= 0) for answer in (before, after)]
     difference = resized((before != after).long(), (shown.shape[-2], shown.shape[-1]))[None].to(shown)
     return SampleReport(
         name=_name(judged, place),

@@ -14,7 +14,6 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 NORMS = ("auto", "batch", "frozen")
 _RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128
 _USUAL_BATCH = 128
-_NORMED_RATE = 1e-3  # of AdamW where norms follow the batch: at most so much, since twice that harms the fit at first
 _SHORT_RATE = 3e-4  # of AdamW in a run too short to come back from what a higher one disturbs
 _FEWEST_IMAGES, _FEWEST_STEPS = 32, 300  # for which statistics of the batch are worth the disturbance
 _SHAPING = (  # what decides the weights, so that a run can only be continued with the same
@@ -99,9 +98,10 @@ class TrainingOptions:
         """The rate after the warm-up."""
         if self.rate is not None:
             return self.rate
+        batches = self.batch / _USUAL_BATCH
         if self.optimizer == "adamw" and self.norms == "batch":
-            return _NORMED_RATE * min(1.0, self.batch / _USUAL_BATCH)
-        return _RATES[self.optimizer] * self.batch / _USUAL_BATCH
+            batches = min(batches, 1.0)  # twice that rate harms the fit at first
+        return _RATES[self.optimizer] * batches
 
     def settled(self, *, has_norms: bool, steps: int) -> TrainingOptions:
         """With `norms` of "auto" decided, and the rate where it is for so few steps that most would go into harm.

@@ -8,7 +8,6 @@ import os
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from tests.cli.conftest import network
 from vfconvert.errors import NotAModelError
@@ -38,7 +37,7 @@ class Failing(io.FileIO):
 @pytest.fixture
 def files(tmp_path, monkeypatch):
     """Two forms of a network in files; `fail()` makes the disk fail from then on."""
-    torch.save(nn.Sequential(*network()), tmp_path / "net.pt")
+    torch.save(network(), tmp_path / "net.pt")
     save_file(network().state_dict(), tmp_path / "net.safetensors")
     whole = builtins.open
 
