@@ -16,7 +16,8 @@ from vfconvert.plan_search import table_of
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, prepare
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.describe import layer_rows, linear_rows, linears_unknown
+from vfconvert.reporting.cautions import linears_unknown
+from vfconvert.reporting.describe import layer_rows, linear_rows
 from vfconvert.reporting.inspect_report import InspectReport
 from vfconvert.reporting.report import FileReport
 from vfconvert.shortages import shortages_named

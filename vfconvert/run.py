@@ -27,16 +27,8 @@ from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, Prepared
 from vfconvert.progress import Progress
 from vfconvert.reporting.budget import budget_report, damages, few_tried, missed
-from vfconvert.reporting.describe import (
-    latency_report,
-    layer_rows,
-    layout_warning,
-    linear_rows,
-    linears_unknown,
-    points_lost,
-    size_of,
-    warnings_of,
-)
+from vfconvert.reporting.cautions import layout_warning, linears_unknown, rounded, warnings_of
+from vfconvert.reporting.describe import latency_report, layer_rows, linear_rows, points_lost, size_of
 from vfconvert.reporting.report import (
     ArtefactReport,
     BudgetReport,
@@ -47,6 +39,7 @@ from vfconvert.reporting.report import (
     TrialReport,
 )
 from vfconvert.tasks.structure import VaryingOutputError
+from vfconvert.verification import FLOAT32_TOLERANCE
 from vfconvert.version import versions_of
 
 _PACKAGES = ("torch", "torchvision", "numpy", "scipy", "onnx", "onnxscript", "onnxruntime")
@@ -188,6 +181,7 @@ class Run:
             + few_tried(budget, self.options.refine)
             + (self.searched.table.notes if self.searched is not None else ())
             + (fitted.notes if fitted is not None else ())
+            + rounded(artefacts, FLOAT32_TOLERANCE)
             + layout_warning(self.loaded.images is not None and self.loaded.images.channels_last)
             + linears_unknown(asked=self.options.linear, traced=self.network is not None)
             + warnings_of(

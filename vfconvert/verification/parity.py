@@ -14,6 +14,7 @@ from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.outputs import named_outputs
+from vfconvert.verification.rounding import WORTH_COMPARING, Rounding, allowed
 
 FLOAT32_TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 5)
@@ -29,7 +30,8 @@ class OutputParity:
 
     The ratio is 0 where both are 0; of a smaller `max|y|` than that of which `RESOLUTION` is the tolerance, that one is
     taken. For outputs that are not floating point it is the share of unequal elements.
-    `size` is the height and width that the images were resized to, None for their own.
+    `size` is the height and width that the images were resized to, None for their own. `rounding` is what float32
+    leaves open of this output (see `Rounding.share`), measured only where the tolerance was too small, else 0.
     """
 
     output: str
@@ -37,12 +39,13 @@ class OutputParity:
     maximum_error: float
     reference_magnitude: float
     relative_error: float
+    rounding: float = 0.0
     size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
-    """A passed comparison: every output at every batch size, and what ran the file."""
+    """A passed comparison: every output at every batch size, what was allowed of them, and what ran the file."""
 
     comparisons: tuple[OutputParity, ...]
     tolerance: float
@@ -102,7 +105,9 @@ class Cases:
 def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, cases: Cases) -> Parity:
     """Run the opened file on every case against `model` in eval mode; `title` is what messages call the runtime.
 
-    Raises `ParityError` where the file does not open or run, or differs beyond the tolerance.
+    Where a file differs by more than the tolerance, the network is measured against itself in float64: what rounding
+    may account for is allowed, up to a hundredth of the largest output. Raises `ParityError` where the file does not
+    open or run, or differs beyond that.
     """
     try:
         file = open_file()
@@ -110,6 +115,7 @@ def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, case
         raise ParityError(f"{title} cannot open the file: {cause_line(error)}; do not use it") from error
     batch_sizes = cases.batch_sizes if file.fixed_batch is None else (file.fixed_batch,)
     comparisons: list[OutputParity] = []
+    rounding = Rounding(model)
     for size in (None, *cases.sizes):
         for count in batch_sizes:
             images = cases.batch(count, size)
@@ -122,9 +128,13 @@ def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, case
                 raise ParityError(
                     f"{title} cannot run the file at {where}: {cause_line(error)}; do not use the file"
                 ) from error
-            comparisons += _compare(reference, outputs, count, size, cases.tolerance)
+            comparisons += _compare(reference, outputs, _Batch(images, size, cases.tolerance, rounding))
+    left_open = max(comparison.rounding for comparison in comparisons)
     return Parity(
-        comparisons=tuple(comparisons), tolerance=cases.tolerance, runtime=file.runtime, runtime_version=file.version
+        comparisons=tuple(comparisons),
+        tolerance=allowed(cases.tolerance, left_open),
+        runtime=file.runtime,
+        runtime_version=file.version,
     )
 
 
@@ -144,41 +154,63 @@ def _where(batch: int, size: tuple[int, int] | None) -> str:
     return f"batch {batch}" if size is None else f"batch {batch} and size {size[0]}x{size[1]}"
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """One batch of images `(B, C, H, W)`, and how nearly the outputs have to be the same."""
+
+    images: Tensor
+    size: tuple[int, int] | None
+    tolerance: float
+    rounding: Rounding
+
+    def __str__(self) -> str:
+        return _where(len(self.images), self.size)
+
+
 def _compare(
-    reference: Sequence[tuple[str, Tensor]],
-    outputs: Sequence[tuple[str, Tensor]],
-    batch: int,
-    size: tuple[int, int] | None,
-    tolerance: float,
+    reference: Sequence[tuple[str, Tensor]], outputs: Sequence[tuple[str, Tensor]], batch: _Batch
 ) -> list[OutputParity]:
     wanted, got = [name for name, _ in reference], [name for name, _ in outputs]
     if wanted != got:
-        raise ParityError(f"outputs at {_where(batch, size)}: got {', '.join(got)}, expected {', '.join(wanted)}")
-    found = []
-    for (name, expected), (_, output) in zip(reference, outputs, strict=True):
-        where = f"output '{name}' at {_where(batch, size)}"
-        error, magnitude, relative = difference(where, expected.cpu(), output.cpu(), RESOLUTION / tolerance)
-        if 0 < magnitude < _NOTHING and not error <= tolerance * magnitude:
-            raise ParityError(
-                f"{where}: its numbers are {magnitude:.1g} at most on these images, too small to compare files by; "
-                "give images in which the network finds something (--data)"
-            )
-        if not relative <= tolerance:
+        raise ParityError(f"outputs at {batch}: got {', '.join(got)}, expected {', '.join(wanted)}")
+    return [
+        _one(name, expected, output, batch) for (name, expected), (_, output) in zip(reference, outputs, strict=True)
+    ]
+
+
+def _one(name: str, expected: Tensor, output: Tensor, batch: _Batch) -> OutputParity:
+    where, tolerance, open_share = f"output '{name}' at {batch}", batch.tolerance, 0.0
+    error, magnitude, relative = difference(where, expected.cpu(), output.cpu(), RESOLUTION / tolerance)
+    if 0 < magnitude < _NOTHING and not error <= tolerance * magnitude:
+        raise ParityError(
+            f"{where}: its numbers are {magnitude:.1g} at most on these images, too small to compare files by; "
+            "give images in which the network finds something (--data)"
+        )
+    if not relative <= tolerance:
+        open_share = batch.rounding.share(name, expected, batch.images)
+        if not relative <= allowed(tolerance, open_share):
             raise ParityError(
                 f"{where}: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error {relative:.3g}, "
-                f"allowed {tolerance:.3g}; {_ADVICE}"
+                f"allowed {allowed(tolerance, open_share):.3g}; {_advice(open_share)}"
             )
-        found.append(
-            OutputParity(
-                output=name,
-                batch=batch,
-                maximum_error=error,
-                reference_magnitude=magnitude,
-                relative_error=relative,
-                size=size,
-            )
-        )
-    return found
+    return OutputParity(
+        output=name,
+        batch=len(batch.images),
+        maximum_error=error,
+        reference_magnitude=magnitude,
+        relative_error=relative,
+        rounding=open_share,
+        size=batch.size,
+    )
+
+
+def _advice(open_share: float) -> str:
+    if allowed(0.0, open_share) < WORTH_COMPARING:
+        return _ADVICE
+    return (
+        f"the converted network enlarges rounding: in float64 this output differs by {open_share:.2g} of its largest "
+        "number, so that no file of it can be told from a wrong one; are its weights trained, its images real (--data)?"
+    )
 
 
 def difference(where: str, expected: Tensor, got: Tensor, smallest: float = 0.0) -> tuple[float, float, float]:
