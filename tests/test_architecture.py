@@ -21,6 +21,7 @@ ORDER = (
     *("plain", "ledger", "plan_entries", "plan_file"),
     *("fitting", "lowering", "recipes", "training", "batching"),
     *(
+        "class_maps",
         "exporting",
         "verification",
         "budget",
@@ -29,7 +30,6 @@ ORDER = (
         "reporting",
         "gating",
         "inputs",
-        "class_maps",
         "samples",
         "judging",
         "plan_choice",

@@ -36,7 +36,7 @@ def maps(count=6, right=2):
 
 def test_maps_stand_beside_the_labels():
     source, images = read(PLAIN, Masked())
-    first = samples.samples_of(source, replace(images, labels=None), ALL, maps(), maps(right=0), 2)[0]
+    first = samples.samples_of(source, replace(images, labels=None), ALL, maps(), maps(right=0), 2, class_maps=True)[0]
     assert first.same_pixels == 0.5
     assert (first.original.right_pixels, first.converted.right_pixels) == (1.0, 0.5)
     assert not first.same
@@ -50,19 +50,30 @@ def test_maps_stand_beside_the_labels():
     assert not np.array_equal(labelled[-1], answer[-1])
 
 
+def test_masks_say_that_outputs_are_maps():
+    source, _ = read(PLAIN, Masked())
+    assert samples.knows_class_maps(source, (5,), maps())
+    assert not samples.knows_class_maps(source, (5,), maps()[:, :1])
+    assert not samples.knows_class_maps(source, (5,), maps()[..., 0])
+
+
 def test_equal_maps_are_the_same():
     source, images = read(PLAIN, Masked())
-    found = samples.samples_of(source, replace(images, labels=None), ALL, maps(), maps(), 4)
+    found = samples.samples_of(source, replace(images, labels=None), ALL, maps(), maps(), 4, class_maps=True)
     assert [(one.chosen, one.same_pixels, one.same) for one in found] == [("drawn", 1.0, True)] * 2
 
 
 def test_maps_of_a_presets_classes_need_no_masks(monkeypatch):
     monkeypatch.setattr(samples, "categories", lambda preset: ("a", "b", "c"))
     source, images = read(PLAIN)
+    assert not samples.knows_class_maps(source, (5,), maps())
     assert samples.samples_of(source, images, ALL, maps(), maps(), 2) == ()
     prepared = TrainTransform(preprocessing=Preprocessing(preset="FCN_ResNet50_Weights.DEFAULT"))
     monkeypatch.setattr(Preprocessing, "pixels", lambda self, batch: batch)
-    first = samples.samples_of(replace(source, transform=prepared), images, ALL, maps(), maps(right=0), 2)[0]
+    source = replace(source, transform=prepared)
+    assert samples.knows_class_maps(source, (5,), maps())
+    assert not samples.knows_class_maps(source, (5,), maps()[:, :2])
+    first = samples.samples_of(source, images, ALL, maps(), maps(right=0), 2, class_maps=True)[0]
     assert (first.same_pixels, first.clean, first.original.right_pixels) == (0.5, None, None)
 
 
@@ -87,6 +98,6 @@ def test_shares_by_hand():
 def test_large_maps_are_shown_whole(side):
     examples = Masked(side=side)
     source, images = read(PLAIN, examples, indices=(0, 1))
-    first = samples.samples_of(source, replace(images, labels=None), ALL, maps(2), maps(2), 2)[0]
+    first = samples.samples_of(source, replace(images, labels=None), ALL, maps(2), maps(2), 2, class_maps=True)[0]
     assert (first.given.width, first.original.picture.height, first.difference.width) == (256, 256, 256)
     assert Image.open(io.BytesIO(first.clean.png)).size == (256, 256)

@@ -12,6 +12,11 @@ _TURN = 0.381966  # of the circle of hues from class to class, so that near numb
 _OPAQUE = 0.6
 
 
+def could_be_class_maps(outputs: Tensor) -> bool:
+    """Whether outputs have the shape of logits of every pixel, `(N, K, H, W)` of two classes or more."""
+    return outputs.dim() == 4 and outputs.shape[1] >= 2
+
+
 def classes_of(outputs: Tensor) -> Tensor:
     """Logits `(N, K, H, W)` to classes `(N, H, W)` int64."""
     return outputs.argmax(1)

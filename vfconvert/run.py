@@ -93,7 +93,7 @@ class Run:
         """Choose the plan by the targets; the student too, where plans were tried to the end."""
 
         def lost(student: nn.Module, part: slice) -> float:
-            return points_lost(agreement_on(self.original, student, images, part))
+            return points_lost(agreement_on(self.original, student, images, part, self.prepared.source))
 
         with self.clock.stage("choose the plan"):
             found = find_plan(self.prepared, self.options, images, costs, self.fit, lost, self.progress)

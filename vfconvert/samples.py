@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from vfconvert.class_maps import alike, classes_of, coloured, resized
+from vfconvert.class_maps import alike, classes_of, coloured, could_be_class_maps, resized
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.errors import PreprocessingError
 from vfconvert.inputs import Images, Source
@@ -42,13 +42,20 @@ class _Judged:
 
 
 def samples_of(
-    source: Source, images: Images, part: slice, wanted: Tensor, got: Tensor, count: int
+    source: Source,
+    images: Images,
+    part: slice,
+    wanted: Tensor,
+    got: Tensor,
+    count: int,
+    *,
+    class_maps: bool = False,
 ) -> tuple[SampleReport, ...]:
     """At most `count` of a part of the images that judge, each with its two answers.
 
     `wanted` and `got` `(N, …)` are the outputs of the original and of the converted network on those. None where
-    images are synthetic, or outputs are neither rows of classes, nor maps of classes that the data or the preset knows,
-    nor pictures of as many channels as the input.
+    images are synthetic, or outputs are neither rows of classes, nor maps of classes (`class_maps`), nor pictures of as
+    many channels as the input.
     """
     preprocessing = getattr(source.transform, "preprocessing", None)
     if not count or source.examples is None or not isinstance(preprocessing, Preprocessing):
@@ -62,7 +69,7 @@ def samples_of(
     if wanted.dim() == 2 and wanted.shape[1] > 1:
         shown = _chosen(_disagreement(wanted, got), count)
         return tuple(_classified(judged, place, chosen) for place, chosen in shown)
-    if _are_class_maps(judged):
+    if class_maps:
         differing = (classes_of(wanted) != classes_of(got)).flatten(1).double().mean(1)
         return tuple(_segmented(judged, place, chosen) for place, chosen in _chosen(differing, count))
     if _are_pictures(judged):
@@ -135,25 +142,26 @@ def _class_answer(outputs: Tensor, names: Sequence[str]) -> AnswerReport:
     )
 
 
-def _are_class_maps(judged: _Judged) -> bool:
+def knows_class_maps(source: Source, indices: Sequence[int], outputs: Tensor) -> bool:
     """Whether outputs are logits of every pixel: the data has masks, or the preset as many classes as channels."""
-    if judged.wanted.dim() != 4 or judged.wanted.shape[1] < 2:
+    if source.examples is None or not could_be_class_maps(outputs):
         return False
-    preset = judged.preprocessing.preset
-    known = preset is not None and len(categories(preset)) == judged.wanted.shape[1]
-    return known or _mask(judged, 0) is not None
+    preset = getattr(getattr(source.transform, "preprocessing", None), "preset", None)
+    if preset is not None and len(categories(preset)) == outputs.shape[1]:
+        return True
+    return _mask(source, indices[0]) is not None
 
 
-def _mask(judged: _Judged, place: int) -> Tensor | None:
+def _mask(source: Source, index: int) -> Tensor | None:
     """The classes `(H, W)` of the pixels of one image, where the data has them."""
-    target = judged.source.pair(judged.indices[place])[1]
+    target = source.pair(index)[1]
     return target if target is not None and target.dim() == 2 and not target.is_floating_point() else None
 
 
 def _segmented(judged: _Judged, place: int, chosen: str) -> SampleReport:
     shown = _thumbnail(judged.preprocessing.pixels(judged.inputs[place]), _PART)
     before, after = (classes_of(outputs[place : place + 1])[0] for outputs in (judged.wanted, judged.got))
-    mask, classes = _mask(judged, place), judged.wanted.shape[1]
+    mask, classes = _mask(judged.source, judged.indices[place]), judged.wanted.shape[1]
     right: list[float | None] = [None, None]
     if mask is not None:
         mask = mask.where((mask >= 0) & (mask < classes), -1)  # what masks leave open has another number, 255 mostly

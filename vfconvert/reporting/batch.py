@@ -14,7 +14,7 @@ from typing import Any
 from vfconvert.batching.items import Item
 from vfconvert.batching.records import Record
 from vfconvert.reporting.markdown import code, plain, table
-from vfconvert.reporting.units import mebibytes, percent, plural, seconds, whole
+from vfconvert.reporting.units import is_share, mebibytes, percent, plural, seconds, whole
 
 SCHEMA_VERSION = 1
 STATES = ("converted", "gate failed", "failed", "pending")
@@ -124,7 +124,7 @@ def numbers(row: Row) -> tuple[float | None, ...]:
 
 def cells(row: Row) -> tuple[str, ...]:
     """A row as texts, in the order of the headings; empty where nothing is known."""
-    shares = row.measure == "top-1 agreement"
+    shares = row.measure is not None and is_share(row.measure)
     shown: tuple[Callable[[Any], str], ...] = (
         *(whole, _three_digits, mebibytes, _three_digits, _three_digits),
         *(percent if shares else "{:.2f}".format, seconds),

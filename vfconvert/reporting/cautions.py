@@ -10,7 +10,7 @@ from torch import nn
 from vfconvert.planning import Plan
 from vfconvert.reporting.describe import VARYING
 from vfconvert.reporting.report import AgreementReport, ArtefactReport, ImagesReport
-from vfconvert.reporting.units import percent, plural
+from vfconvert.reporting.units import is_share, percent, plural
 
 ENOUGH_AGREEMENT = 0.95
 ENOUGH_RELATIVE_ERROR = 0.05
@@ -75,13 +75,14 @@ def warnings_of(
             f"the network is too large for the time allowed to {left_out}: the result is that of the closed-form fit "
             "without it"
         )
-    if found is not None and found.measure == "top-1 agreement" and found.value < ENOUGH_AGREEMENT:
+    if found is not None and is_share(found.measure) and found.value < ENOUGH_AGREEMENT:
+        counted = "pixels" if found.measure.startswith("pixel") else "images"
         sentences.append(
-            f"the converted network agrees with the original on {percent(found.value)} of the images, below "
+            f"the converted network agrees with the original on {percent(found.value)} of the {counted}, below "
             f"{ENOUGH_AGREEMENT:.0%}: convert fewer layers (--exclude, or --spatial alone), give more "
             "--calibration-images, or fine-tune it (--epochs)"
         )
-    if found is not None and found.measure != "top-1 agreement" and not found.relative_error <= ENOUGH_RELATIVE_ERROR:
+    if found is not None and not is_share(found.measure) and not found.relative_error <= ENOUGH_RELATIVE_ERROR:
         sentences.append(
             f"the outputs differ from the original's by {percent(found.relative_error)} of their size: convert fewer "
             "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune it (--epochs)"

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import Any
 
 from torch import Tensor, nn
 
 from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.profile import LayerProfile, Profile
 from vfconvert.analysis.totals import Totals, ordinary_macs, ordinary_numbers, versatile_macs
+from vfconvert.class_maps import could_be_class_maps
+from vfconvert.exporting.outputs import MAIN_KEY
 from vfconvert.ledger import flag_of
 from vfconvert.measuring.timing import Timing
 from vfconvert.nn import VersatileConv2d
 from vfconvert.planning import Convert, Decision, Keep, Plan
 from vfconvert.reporting.report import AgreementReport, ImagesReport, LatencyReport, LayerRow, Size
+from vfconvert.reporting.units import is_share
 from vfconvert.specs import ConvGeometry
 from vfconvert.tasks.structure import VaryingOutputError, varies
 from vfconvert.verification import agreement, predict, top1_accuracy
@@ -25,22 +29,41 @@ _JUDGING_NUMBERS = 64 * 3 * 224 * 224  # numbers in a batch of images that are j
 VARYING = "the network's outputs vary in number with what it finds: agreement with the original is not measured"
 
 
-def answers_of(teacher: nn.Module, student: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """The main outputs `(N, …)` of both networks on images `(N, C, H, W)`.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The main outputs `(N, …)` of the original and of the converted network on the same images.
+
+    `class_maps` where they are called as torchvision's networks call logits of every pixel.
+    """
+
+    wanted: Tensor
+    got: Tensor
+    class_maps: bool = False
+
+
+def answers_of(teacher: nn.Module, student: nn.Module, images: Tensor) -> Answers:
+    """What both networks answer to images `(N, C, H, W)`.
 
     Raises `VaryingOutputError` where outputs are as many as the network finds objects, and cannot be matched.
     """
-    if varies(run_once(teacher, images[:2].to(device_of(teacher)))):
+    outputs = run_once(teacher, images[:2].to(device_of(teacher)))
+    if varies(outputs):
         raise VaryingOutputError(VARYING)
     batch = judging_batch(images)
-    return predict(teacher, images, batch), predict(student, images, batch)
+    return Answers(predict(teacher, images, batch), predict(student, images, batch), _named_class_maps(outputs))
+
+
+def _named_class_maps(outputs: Any) -> bool:
+    named = outputs.get(MAIN_KEY) if isinstance(outputs, Mapping) else None
+    return isinstance(named, Tensor) and could_be_class_maps(named)
 
 
 def agreement_of(
-    wanted: Tensor, got: Tensor, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
+    answers: Answers, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
 ) -> AgreementReport:
-    """How far the answers `got` of the student are those of the teacher, `wanted`, both `(N, …)`."""
-    found = agreement(wanted, got)
+    """How far the answers of the student are those of the teacher; `labels` of the images are below `classes`."""
+    wanted, got = answers.wanted, answers.got
+    found = agreement(wanted, got, class_maps=answers.class_maps)
     comparable = labels is not None and wanted.dim() == 2 and classes == wanted.shape[1]
     correction = None
     if wanted.shape == images.shape:
@@ -68,7 +91,7 @@ def points_lost(found: AgreementReport) -> float:
     """Percentage points of accuracy where labels are known, else of agreement, else of the output's relative error."""
     if found.accuracy_before is not None and found.accuracy_after is not None:
         return 100 * (found.accuracy_before - found.accuracy_after)
-    if found.measure == "top-1 agreement":
+    if is_share(found.measure):
         return 100 * (1 - found.value)
     return 100 * found.relative_error
 
@@ -77,7 +100,7 @@ def drop_measure(found: AgreementReport) -> str:
     """What `points_lost` counts."""
     if found.accuracy_before is not None and found.accuracy_after is not None:
         return "accuracy lost"
-    return "agreement lost" if found.measure == "top-1 agreement" else "relative error of the outputs"
+    return "agreement lost" if is_share(found.measure) else "relative error of the outputs"
 
 
 def latency_report(timings: Mapping[str, Timing], *, threads: int, batch: int) -> LatencyReport | None:

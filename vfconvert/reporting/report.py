@@ -96,8 +96,8 @@ class Size:
 class AgreementReport:
     """Is it still my network? Measured on images that no stage before has seen.
 
-    `measure` is "top-1 agreement" (a share) or "PSNR" (dB, relative to the original's output); `relative_error` is
-    ||difference|| / ||original output||. Accuracies (shares) where the images are labelled.
+    `measure` is "top-1 agreement" or "pixel agreement" (shares), or "PSNR" (dB, relative to the original's output);
+    `relative_error` is ||difference|| / ||original output||. Accuracies (shares) where the images are labelled.
     `relative_change` is for networks that answer with a corrected input: ||difference|| / ||original's correction||.
     `held_out` is False where the images were synthetic or there was none to hold out.
     """

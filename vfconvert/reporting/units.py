@@ -46,7 +46,12 @@ def decibels(value: float) -> str:
 
 def judged_value(measure: str, value: float) -> str:
     """How far two networks agree, as `measure` has it: "PSNR" in dB, all else a share of 1."""
-    return decibels(value) if measure == "PSNR" else percent(value)
+    return percent(value) if is_share(measure) else decibels(value)
+
+
+def is_share(measure: str) -> bool:
+    """Whether what tells how far two networks agree is a share of 1, and no PSNR."""
+    return measure != "PSNR"
 
 
 def small(value: float) -> str:

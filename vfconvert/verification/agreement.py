@@ -14,34 +14,42 @@ from vfconvert.exporting.outputs import main_output
 from vfconvert.portions import Portion
 from vfconvert.verification.parity import device_of, ratio
 
+TOP1_AGREEMENT, PIXEL_AGREEMENT, PSNR = "top-1 agreement", "pixel agreement", "PSNR"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Agreement:
     """How far outputs keep to the reference's, over `samples` images.
 
-    `top1` is the share (0 to 1) of images with the same largest logit, None where outputs are not logits. `psnr` is
-    in dB with the reference's range as the peak, None for logits, inf for equal outputs. `relative_error` is
-    `‖Δ‖ / ‖y‖`. An image with a non-finite output never agrees, and makes the other figures inf or nan.
+    `top1` is the share (0 to 1) of images, `pixels` that of the pixels of maps, with the same largest logit; `psnr` is
+    in dB with the reference's range as the peak, inf for equal outputs. One of the three is known, the others are None.
+    `relative_error` is `‖Δ‖ / ‖y‖`. A non-finite output never agrees, and makes the other figures inf or nan.
     """
 
     samples: int
-    top1: float | None
-    psnr: float | None
+    top1: float | None = None
+    pixels: float | None = None
+    psnr: float | None = None
     relative_error: float
 
     @property
     def measure(self) -> str:
         """What the headline is: of logits the agreement, of all else the PSNR."""
-        return "PSNR" if self.top1 is None else "top-1 agreement"
+        if self.top1 is not None:
+            return TOP1_AGREEMENT
+        return PSNR if self.pixels is None else PIXEL_AGREEMENT
 
     @property
     def value(self) -> float:
         """The headline: a share of 1, or dB."""
-        return float(self.psnr or 0.0) if self.top1 is None else self.top1
+        known = (value for value in (self.top1, self.pixels, self.psnr) if value is not None)
+        return next(known, 0.0)
 
 
-def agreement(reference: Tensor, outputs: Tensor) -> Agreement:
+def agreement(reference: Tensor, outputs: Tensor, *, class_maps: bool = False) -> Agreement:
     """Compare main outputs `(N, …)` with the reference's of the same shape: logits where they are `(N, K ≥ 2)`.
+
+    With `class_maps` outputs `(N, K, H, W)` are logits of every pixel.
 
     Raises `ParityError` where the shapes differ or there is no image.
     """
@@ -52,14 +60,16 @@ def agreement(reference: Tensor, outputs: Tensor) -> Agreement:
         )
     y, z = reference.detach().cpu().double(), outputs.detach().cpu().double()
     relative = ratio(float((z - y).norm()), float(y.norm()))
-    if y.ndim == 2 and y.shape[1] >= 2:
+    if class_maps or (y.ndim == 2 and y.shape[1] >= 2):
         finite = torch.isfinite(y).all(dim=1) & torch.isfinite(z).all(dim=1)
-        same = (y.argmax(dim=1) == z.argmax(dim=1)) & finite
-        return Agreement(samples=len(y), top1=float(same.double().mean()), psnr=None, relative_error=relative)
+        same = float(((y.argmax(dim=1) == z.argmax(dim=1)) & finite).double().mean())
+        if class_maps:
+            return Agreement(samples=len(y), pixels=same, relative_error=relative)
+        return Agreement(samples=len(y), top1=same, relative_error=relative)
     peak = float(y.max() - y.min())
     noise = ratio(float((z - y).square().mean().sqrt()), peak)
     psnr = math.inf if noise == 0 else -math.inf if math.isinf(noise) else -20 * math.log10(noise)
-    return Agreement(samples=len(y), top1=None, psnr=psnr, relative_error=relative)
+    return Agreement(samples=len(y), psnr=psnr, relative_error=relative)
 
 
 def top1_accuracy(logits: Tensor, labels: Tensor) -> float:
