@@ -156,3 +156,14 @@ def test_meta_moved_outputs_are_seen_mask_by_mask():
     layer.rows.copy_(layer.rows.roll(1))
     layer.compute_by_mask(True)
     assert not torch.allclose(layer(x), before)
+
+
+def test_code_around_the_layer_reads_the_hyper_parameters_of_a_convolution():
+    conv = nn.Conv2d(8, 12, (3, 5), stride=(2, 1), padding=(1, 2), dilation=2, groups=2, padding_mode="circular")
+    layer = VersatileConv2d(ConvGeometry.of(conv))
+    for name in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups"):
+        assert getattr(layer, name) == getattr(conv, name)
+    assert layer.padding_mode == "circular"
+    assert copy.deepcopy(layer).kernel_size == (3, 5)
+    with pytest.raises(AttributeError, match="'VersatileConv2d' object has no attribute 'transposed_by'"):
+        _ = layer.transposed_by

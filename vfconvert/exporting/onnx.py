@@ -20,6 +20,7 @@ from vfconvert.errors import ExportError, VfconvertError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
+from vfconvert.exporting.onnx_optimise import optimise_
 from vfconvert.exporting.onnx_traced import traced_proto
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.tracing import trace
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 OLDEST_OPSET = 18  # Pad takes `axes` from here on
 LARGEST_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; some room for the graph
-_LARGEST_FOLDED = 256  # elements of a constant that may be stored in place of the nodes that compute it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,8 +121,6 @@ def _exported(model: nn.Module, example: Tensor, opset: int, dynamic_size: bool)
 def _translated(
     model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool, dynamic_size: bool
 ) -> onnx.ModelProto:
-    from onnxscript import optimizer
-
     traced = trace(model, example, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
     weight_names = fresh_names("w", len(traced.layers), traced.output_names)
     program = torch.onnx.export(
@@ -135,8 +133,7 @@ def _translated(
     )
     if program is None:
         raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
-    # One round: the second finds nothing, and on a lowered network it takes as long as all else.
-    optimizer.optimize(program.model, num_iterations=1, output_size_limit=_LARGEST_FOLDED)
+    optimise_(program.model)
     proto = program.model_proto
     finish_(proto, traced.output_names, dict(zip(weight_names, traced.layers, strict=True)))
     return proto

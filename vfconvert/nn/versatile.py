@@ -15,6 +15,11 @@ from vfconvert.ops.expand import default_rows, expand
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
+def _geometrys(name: str) -> property:
+    """A hyper-parameter under the name that code around an `nn.Conv2d` reads it by."""
+    return property(lambda layer: getattr(layer.geometry, name))
+
+
 class VersatileConv2d(nn.Module):
     """A convolution whose `N` filters are cut out of `ceil(N / (s n))` stored primary filters.
 
@@ -26,8 +31,14 @@ class VersatileConv2d(nn.Module):
     filter each output is (see `vfconvert.ops.expand`); `order` `(C/G,)` int64 or None, the input channel that each
     channel of the bank reads (None: its own), so that windows may lie in whatever order the layer before emits.
 
+    `in_channels`, `kernel_size` and the other hyper-parameters read as those of an `nn.Conv2d`.
+
     Raises `IllegalSpecError` where the layer cannot have these crops or windows.
     """
+
+    in_channels, out_channels = _geometrys("in_channels"), _geometrys("out_channels")
+    kernel_size, stride, dilation = _geometrys("kernel_size"), _geometrys("stride"), _geometrys("dilation")
+    padding, padding_mode, groups = _geometrys("padding"), _geometrys("padding_mode"), _geometrys("groups")
 
     def __init__(
         self,
