@@ -15,7 +15,7 @@ from vfconvert.ops.expand import default_rows, expand
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
-def _geometrys(name: str) -> property:
+def _from_geometry(name: str) -> property:
     """A hyper-parameter under the name that code around an `nn.Conv2d` reads it by."""
     return property(lambda layer: getattr(layer.geometry, name))
 
@@ -36,9 +36,9 @@ class VersatileConv2d(nn.Module):
     Raises `IllegalSpecError` where the layer cannot have these crops or windows.
     """
 
-    in_channels, out_channels = _geometrys("in_channels"), _geometrys("out_channels")
-    kernel_size, stride, dilation = _geometrys("kernel_size"), _geometrys("stride"), _geometrys("dilation")
-    padding, padding_mode, groups = _geometrys("padding"), _geometrys("padding_mode"), _geometrys("groups")
+    in_channels, out_channels = _from_geometry("in_channels"), _from_geometry("out_channels")
+    kernel_size, stride, dilation = _from_geometry("kernel_size"), _from_geometry("stride"), _from_geometry("dilation")
+    padding, padding_mode, groups = _from_geometry("padding"), _from_geometry("padding_mode"), _from_geometry("groups")
 
     def __init__(
         self,
