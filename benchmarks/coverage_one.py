@@ -34,6 +34,7 @@ from vfconvert.reporting.report import ConversionReport
 
 SIDES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 IMAGES = 20  # a fifth is held out
+_MIDDLE, _SPREAD = 128, 48  # of pixels: of mean 0 and variance 1 once prepared, as what the norms' statistics are of
 _STRIDE = 0.5  # windows side by side: the fit is several times as quick as at the default
 
 # Why a layer that could be shared stays as it is. Layers kept for other reasons have nothing to share (depthwise, too
@@ -114,7 +115,7 @@ def outcome_of(
         )
         if shape[0] == 3:
             _write_images(root / "images", shape)
-            options = replace(options, data=root / "images")
+            options = replace(options, data=root / "images", mean=(_MIDDLE / 255,) * 3, std=(_SPREAD / 255,) * 3)
         return _converted(options)
 
 
@@ -195,7 +196,7 @@ def settle(model: nn.Module, images: Tensor) -> None:
 
 def _write_images(folder: Path, shape: tuple[int, int, int]) -> None:
     folder.mkdir()
-    images = (noise_images(shape, IMAGES, 0) * 48 + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    images = (noise_images(shape, IMAGES, 0) * _SPREAD + _MIDDLE).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
     for index, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{index:03}.png")
 

@@ -147,6 +147,45 @@ def test_few_samples_hold_to_the_old_weight() -> None:
     assert error(old) < 0.6 * error(None)
 
 
+def moments_of_silent(channels: list[int], old: torch.Tensor) -> Moments:
+    """Of 3x3 layers of four channels with the weight `old` `(N, 36)`, some channels always 0."""
+    samples = torch.randn(500, 36)
+    for channel in channels:
+        samples[:, 9 * channel : 9 * channel + 9] = 0
+    total = MomentSum(36, len(old))
+    total.add(samples, samples @ old.T)
+    return total.result()
+
+
+@pytest.mark.parametrize("silent", [[0], [0, 1], [0, 1, 3], [1, 2, 3], [0, 1, 2, 3]])
+@pytest.mark.parametrize("windows", [1, 2])
+@pytest.mark.parametrize("outputs", [2, 4, 9])
+def test_channels_that_nothing_lights_leave_a_fit_finite(silent: list[int], windows: int, outputs: int) -> None:
+    torch.manual_seed(outputs)
+    geometry = ConvGeometry(in_channels=4, out_channels=outputs, kernel_size=(3, 3), bias=False)
+    crops, levels = crops_and_levels((3, 3))
+    spec = VersatileSpec(crops=crops, levels=levels, windows=windows, channel_stride=2 if windows > 1 else 0)
+    old, importance = torch.randn(outputs, 36), torch.ones(outputs, dtype=torch.float64)
+    for trusted in (None, old):
+        found = fit_group(Problem.of(moments_of_silent(silent, old), geometry, spec, importance, trusted))
+        assert torch.isfinite(found.bank).all()
+        assert torch.isfinite(found.scale).all()
+        assert 0 <= found.unexplained <= 1.01
+
+
+def test_inputs_that_never_vary_hold_to_the_old_weight() -> None:
+    geometry = ConvGeometry(in_channels=4, out_channels=6, kernel_size=(3, 3), bias=False)
+    spec = VersatileSpec(crops=(Crop(0, 3, 0, 3),), levels=((0,),))
+    old, importance = torch.randn(6, 36), torch.ones(6, dtype=torch.float64)
+
+    def filters(trusted: torch.Tensor | None) -> torch.Tensor:
+        found = fit_group(Problem.of(moments_of_silent([1], old), geometry, spec, importance, trusted))
+        return (found.bank[found.primary] * found.scale[:, None]).float()
+
+    assert_close_enough(filters(old)[:, 9:18], old[:, 9:18], tolerance=1e-3)
+    assert not filters(None)[:, 9:18].any()
+
+
 def test_fit_refuses_activations_that_are_not_finite() -> None:
     problem = random_problem(4)
     problem.covariance[0, 0] = float("nan")

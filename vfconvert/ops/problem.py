@@ -23,6 +23,7 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 RIDGE = 1e-4  # of the mean diagonal of H
 SCARCE = 10  # samples for each unfolded input, below which the old weights are trusted besides
 _TRUST = 0.02  # how far: white inputs of this share of H's mean diagonal, for as many samples as inputs
+_SILENT = 1e-9  # of the mean variance of an input: below that it is a channel that nothing has lit
 # Multiply-adds of one product of all filters with H from which float32 does (the moments are no more exact than that).
 _LARGE = 1e8
 _LARGE_SIDE = 1500  # inputs of a filter, whatever its outputs are
@@ -57,7 +58,7 @@ class Problem:
         """Build the problem; `importance` `(N,)` counts the squared error of every output.
 
         Where samples are scarce, white inputs that the old weight `(N, D)` answers are mixed in: the fit then holds
-        to that weight in all directions that the samples do not show.
+        to that weight in all directions that the samples do not show. Of inputs that never vary it holds to it anyway.
         """
         size, outputs = moments.cross.shape
         work = size * size * outputs
@@ -71,6 +72,10 @@ class Problem:
             white = _TRUST * scarcity * typical
             cross = cross + white * old_weight.T.to(cross)
             variance = variance + white * old_weight.to(variance).square().sum(1)
+        elif old_weight is not None and isinstance(moments.covariance, Tensor):
+            silent = moments.covariance.diagonal() <= _SILENT * typical
+            known = RIDGE * typical * old_weight.to(cross) * silent  # what the ridge answers there
+            cross, variance = cross + known.T, variance + (known * old_weight.to(cross)).sum(1).to(variance)
         # A constant or dead output still needs some weight, or its primary would be undetermined.
         energy = importance.to(variance) * variance
         floor = 1e-6 * energy.mean().clamp_min(1e-12)

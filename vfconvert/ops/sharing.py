@@ -24,6 +24,7 @@ from vfconvert.ops.metric import Pencil
 from vfconvert.ops.problem import Problem
 
 _RATIOS = 2.0 ** torch.arange(-7, 7.01, 0.5)  # of the typical ratio
+_FARTHEST = 2.0**20  # that the typical ratio may be from 1
 
 
 class Sharing:
@@ -52,11 +53,14 @@ class Sharing:
         eigenvalues, (a, b) = pencil.eigenvalues, (pencil.turn @ core for core in cores)
         beside, own, other = pencil.beside(*cores), pencil.length(cores[0]), pencil.length(cores[1])
         sizes = (a.square().sum(0) + own).sqrt().median(), (b.square().sum(0) + other).sqrt().median()
-        lengths = sizes[1] / sizes[0].clamp_min(1e-20)
+        lengths = float(sizes[1] / sizes[0].clamp_min(1e-20))
+        lengths = min(
+            max(lengths, 1 / _FARTHEST), _FARTHEST
+        )  # of filters on inputs that are always 0 there is no ratio
         best = torch.full((a.shape[1], b.shape[1]), float("inf"), dtype=a.dtype)
         ratio = torch.ones_like(best)
         step = 1 if a.dtype == torch.float64 else 2  # large layers: half as many, the cost is flat around its least
-        for rho in (_RATIOS[::step].to(a) * lengths).tolist():
+        for rho in (_RATIOS[::step].double() * lengths).tolist():
             weight, unit = (eigenvalues / (eigenvalues + rho * rho))[:, None], 1 / (1 + rho * rho)  # (R, 1)
             mixed = (a * weight).T @ b + unit * beside  # (N, N)
             left = rho * rho * ((a.square() * weight).sum(0) + unit * own)[:, None]
@@ -64,7 +68,7 @@ class Sharing:
             cost = left - 2 * rho * mixed.abs()
             better = cost < best
             best = torch.where(better, cost, best)
-            ratio = torch.where(better, rho * mixed.sign(), ratio)
+            ratio = torch.where(better, rho * torch.where(mixed < 0, -1.0, 1.0), ratio)
         scale = problem.weights.sqrt()
         return best.clamp_min(0), ratio * scale[rows, None] / scale[columns]
 
