@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.graph import Network, close, trace
+from vfconvert.analysis.parts import Part, parts_of
 from vfconvert.analysis.profile import Profile, profile
 from vfconvert.analysis.totals import Totals, totals_of
 from vfconvert.budget.options import Subject
@@ -52,10 +53,10 @@ class Clock:
 class Prepared:
     """The teacher, in evaluation and float32 on the device, with what is known of it.
 
-    `plan` converts what the options allow; `network` is None where the control flow cannot be traced; `example` is
-    `(1, C, H, W)`. `original` is the teacher of ordinary layers: the teacher itself, or with the same numbers the
-    network in which some Linear layers are no convolutions yet; `linears` are those that stay Linear; `plain` names the
-    layers of the loaded network whose places plain ones took.
+    `plan` converts what the options allow; `network` is None where the control flow cannot be traced, and `parts` are
+    those of it that can; `example` is `(1, C, H, W)`. `original` is the teacher of ordinary layers: the teacher itself,
+    or with the same numbers the network in which some Linear layers are no convolutions yet; `linears` are those that
+    stay Linear; `plain` names the layers of the loaded network whose places plain ones took.
     """
 
     loaded: LoadedModel
@@ -70,11 +71,12 @@ class Prepared:
     example: Tensor
     device: torch.device
     plain: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     @property
     def norms(self) -> dict[str, str]:
         """Layer -> the BatchNorm that alone reads its output."""
-        return dict(self.network.following_norm) if self.network is not None else {}
+        return _norms(self.network, self.parts)
 
     @property
     def subject(self) -> Subject:
@@ -130,7 +132,8 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         if asked and chosen:
             teacher = with_flattened_convs(teacher, chosen)
             layers, network = profile(teacher, example), trace(teacher, noise.to(device))
-        plan = plan_of(options, teacher, layers, network.following_norm if network is not None else {})
+        parts = parts_of(teacher, noise.to(device)) if network is None else ()
+        plan = plan_of(options, teacher, layers, _norms(network, parts))
         before = totals_of(teacher, layers, count_macs(teacher, example))
     return Prepared(
         loaded=loaded,
@@ -145,7 +148,15 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         example=example,
         device=device,
         plain=plain,
+        parts=parts,
     )
+
+
+def _norms(network: Network | None, parts: Sequence[Part]) -> dict[str, str]:
+    """Layer -> the BatchNorm that alone reads its output, as far as there is a trace."""
+    if network is not None:
+        return dict(network.following_norm)
+    return {layer: norm for part in parts for layer, norm in part.following_norm.items()}
 
 
 def _plain(model: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[str, ...]]:

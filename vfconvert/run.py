@@ -78,7 +78,9 @@ class Run:
         self.left_out = chosen.left_out if self.options.reconstruct else ""
         if alone:
             chosen = replace(chosen, block_steps=0, output_steps=0)
-        return compress(self.teacher, self.network, plan, images.calibration, chosen, self.progress)
+        return compress(
+            self.teacher, self.network, plan, images.calibration, chosen, self.progress, self.prepared.parts
+        )
 
     def _fit_options(self, images: Images) -> FitOptions:
         return FitOptions.within_budget(
@@ -189,13 +191,21 @@ class Run:
                 self.loaded.model,
                 images.report if images else None,
                 agreement,
-                traced=self.network is not None,
+                alone=self._alone(),
+                parts=[part.name for part in self.prepared.parts],
                 left_out=self.left_out,
                 plain=len(self.prepared.plain),
                 varying=varying,
             ),
             trusted_pickle=self.loaded.trusted,
         )
+
+    def _alone(self) -> int | None:
+        """How many layers are converted outside of what could be traced; None where the whole network could."""
+        if self.network is not None:
+            return None
+        layers = [decision.layer for decision in self.plan.converted]
+        return sum(all(part.own(layer) is None for part in self.prepared.parts) for layer in layers)
 
     def _budget(self, after: Totals, file: ArtefactReport | None) -> BudgetReport | None:
         found, options = self.searched, self.options

@@ -9,15 +9,16 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
 
 from vfconvert.analysis.graph import Network, Segment
+from vfconvert.analysis.parts import Part
 from vfconvert.eligibility import refittable
 from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary, advance
@@ -25,9 +26,9 @@ from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_no
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
-from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
-from vfconvert.fitting.untraced import WholePassSamples
-from vfconvert.planning import Plan
+from vfconvert.fitting.samples import Sample, SegmentSamples, batch_of, layer_moments, usual_batch
+from vfconvert.fitting.untraced import WholePassSamples, entry_of
+from vfconvert.planning import Convert, Plan
 from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
@@ -53,16 +54,18 @@ def compress(
     images: Tensor,
     options: FitOptions,
     progress: Progress = no_progress,
+    parts: Sequence[Part] = (),
 ) -> Fitted:
     """Fit and reconstruct. `images` `(N, C, H, W)` are unlabelled; the teacher (in eval mode) is not changed.
 
-    Without a traced network every layer is fitted by whole passes and only the output is trained on. Where memory runs
-    out, fewer images are computed at once, and the notes say so.
+    Without a traced network every layer is fitted by whole passes and only the output is trained on, but for layers of
+    `parts` that could be traced: these are fitted as networks of their own. Where memory runs out, fewer images are
+    computed at once, and the notes say so.
     """
     sweep = _Sweep(teacher, network, plan, images, options, progress)
     with sweep.timed("fit"), torch.random.fork_rng(devices=[]):  # new layers are initialised before they are fitted
         if network is None:
-            sweep.fit_whole()
+            sweep.fit_whole(parts)
         else:
             sweep.fit_blocks(network)
     if options.output_steps:
@@ -105,12 +108,14 @@ class _Sweep:
         self._steps_portion = Portion(min(options.batch, len(images)))
         self._generator = torch.Generator().manual_seed(options.seed)
         self._done: Counter[str] = Counter()
+        self._part_notes: tuple[str, ...] = ()
         self._refittable = refittable(teacher)
         self._orders = InputOrders(teacher, network, self.student) if network is not None else None
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self._portion.note("the fit"), *self._steps_portion.note("the reconstruction"))
+        own = (*self._portion.note("the fit"), *self._steps_portion.note("the reconstruction"))
+        return (*own, *(note for note in self._part_notes if note not in own))
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -161,12 +166,33 @@ class _Sweep:
             student_entry = self._portion.fitted(move) if changed else target
             teacher_entry = target
 
-    def fit_whole(self) -> None:
-        """Layer by layer in the order of `named_modules`, by whole passes of both networks."""
+    def fit_whole(self, parts: Sequence[Part]) -> None:
+        """Part by part, then the other layers in the order of `named_modules` by whole passes of both networks."""
+        for part in parts:
+            self._fit_part(part)
         samples = WholePassSamples(self._teacher, self.student, self._images)
         for name in self._converted:
-            self._layer(name, partial(samples.of, name))
-            self._tick("fit", len(self._converted))
+            if name not in self.unexplained:
+                self._layer(name, partial(samples.of, name))
+                self._tick("fit", len(self._converted))
+
+    def _fit_part(self, part: Part) -> None:
+        """Fit a part by itself, where both networks give it the same: nothing before it was converted."""
+        plan = _plan_of_part(part, self._converted.values())
+        if not plan.converted:
+            return
+        batch = min(batch_of(part.network), len(self._images))
+        entries = [entry_of(network, part.name, self._images, batch) for network in (self._teacher, self.student)]
+        if entries[0] is None or entries[1] is None or not torch.equal(entries[0], entries[1]):
+            return
+        teacher = self._teacher.get_submodule(part.name)
+        sweep = _Sweep(teacher, part.network, plan, entries[0], self._options, self._progress)
+        sweep.fit_blocks(part.network)
+        replace_module(self.student, part.name, sweep.student)
+        self.unexplained |= {part.whole(name): share for name, share in sweep.unexplained.items()}
+        for stage, seconds in sweep.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self._part_notes += sweep.notes
 
     def _tick(self, stage: str, total: int) -> None:
         self._done[stage] += 1
@@ -216,3 +242,13 @@ class _Sweep:
         name = self._norms.get(layer)
         norm = root.get_submodule(name) if name is not None else None
         return norm if isinstance(norm, nn.BatchNorm2d) else None
+
+
+def _plan_of_part(part: Part, converted: Iterable[Convert]) -> Plan:
+    """What is to become of the layers of a part, by its own names."""
+    found = []
+    for decision in converted:
+        own = part.own(decision.layer)
+        if own is not None:
+            found.append(replace(decision, layer=own, norm=part.own(decision.norm) if decision.norm else None))
+    return Plan(decisions=tuple(found))

@@ -7,7 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from vfconvert.fitting.samples import BATCH, Sample
 
@@ -40,6 +42,36 @@ class WholePassSamples:
             yield Sample(inputs=own if other else inputs, targets=targets)
 
 
+def entry_of(network: nn.Module, name: str, images: Tensor, batch: int) -> Tensor | None:
+    """What a submodule is given for all images, `(N, C, H, W)` on the CPU; None where it is not one row an image.
+
+    `network` is in eval mode and calls the submodule once, with one tensor alone.
+    """
+    device = next(network.parameters()).device
+    found: list[Tensor] = []
+    for part in torch.split(images, batch):
+        caught: list[Tensor] = []
+
+        def catch(module: nn.Module, inputs: tuple[Any, ...], caught: list[Tensor] = caught) -> None:
+            caught.append(inputs[0].cpu())
+            raise _Reached
+
+        _run_until(network, network.get_submodule(name).register_forward_pre_hook(catch), part.to(device))
+        if not caught or len(caught[0]) != len(part) or (found and caught[0].shape[1:] != found[0].shape[1:]):
+            return None
+        found.append(caught[0])
+    return torch.cat(found)
+
+
+def _run_until(network: nn.Module, hook: RemovableHandle, images: Tensor) -> None:
+    """As far as the hook raises `_Reached`; it is removed."""
+    try:
+        with suppress(_Reached):
+            network(images.clone())
+    finally:
+        hook.remove()
+
+
 def _called(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
     """What a layer reads and gives at its first call on these images; None where it is not called."""
     caught: list[tuple[Tensor, Tensor]] = []
@@ -49,12 +81,7 @@ def _called(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tens
         caught.append((inputs[0] if inputs else keywords["input"], output))
         raise _Reached
 
-    hook = network.get_submodule(name).register_forward_hook(catch, with_kwargs=True)
-    try:
-        with suppress(_Reached):
-            network(images.clone())
-    finally:
-        hook.remove()
+    _run_until(network, network.get_submodule(name).register_forward_hook(catch, with_kwargs=True), images)
     return caught[0] if caught else None
 
 

@@ -51,18 +51,19 @@ def warnings_of(
     images: ImagesReport | None,
     found: AgreementReport | None,
     *,
-    traced: bool,
+    alone: int | None,
+    parts: Sequence[str] = (),
     left_out: str = "",
     plain: int = 0,
     varying: bool = False,
 ) -> tuple[str, ...]:
-    """What the user should know, a sentence each."""
+    """What the user should know, a sentence each.
+
+    `alone` layers were fitted one by one, of a network that cannot be traced but for `parts`; None where it can.
+    """
     sentences = []
-    if not traced:
-        sentences.append(
-            "the network's control flow cannot be traced: layers are fitted one by one without their norms, which is "
-            "slower and less exact"
-        )
+    if alone is not None:
+        sentences.append(_untraced(alone, parts))
     if varying:
         sentences.append(VARYING)
     if plain:
@@ -109,3 +110,11 @@ def warnings_of(
         names = ", ".join(sorted(str(kind) for kind in kinds))
         sentences.append(f"the network's {names} weights were converted to float32, in which it is fitted and written")
     return tuple(sentences)
+
+
+def _untraced(alone: int, parts: Sequence[str]) -> str:
+    one_by_one = "one by one without their norms, which is slower and less exact"
+    if not parts:
+        return f"the network's control flow cannot be traced: layers are fitted {one_by_one}"
+    fitted = f"the network's control flow cannot be traced as a whole: {' and '.join(parts)} fitted as traced networks"
+    return f"{fitted}, {plural(alone, 'other layer')} {one_by_one}" if alone else fitted
