@@ -2,14 +2,15 @@
 # For any other system of continuous integration: a script, no container. Run it in the folder of the model:
 #   MODEL=model.pt OPTIONS='--config recipe.yaml' sh convert.sh
 # Afterwards report.json and gates.xml (JUnit) are there, and converted/model.onnx only where every gate passed.
-# Exit codes: 0 passed, 3 a gate failed, any other an error.
+# Exit codes: 0 passed, 3 a gate failed, any other an error, which gates.xml tells too. Where vfconvert is not installed,
+# PACKAGE says where it comes from, as pip takes it: a wheel, a checkout, git+https://...
 set -eu
 
 : "${MODEL:=model.pt}"
 : "${OPTIONS:=--spatial --data images --fail-under-saving params=10% --max-parity-error 1e-5}"
-: "${PACKAGE:=vfconvert}"   # or the path of a checkout or a wheel
 
 if ! command -v vfconvert >/dev/null; then
+    : "${PACKAGE:?vfconvert is not installed: say where it comes from, a wheel, a checkout or git+https://...}"
     python3 -m venv .venv
     .venv/bin/pip install --quiet "$PACKAGE"
     PATH="$PWD/.venv/bin:$PATH"

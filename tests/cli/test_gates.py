@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vfconvert.errors import GateError, UncheckableGateError
+from vfconvert.errors import GateError, NotAModelError, UncheckableGateError, UnwritableOutputError
 
 FAST = ("--spatial", "--no-reconstruct", "--no-measure")
 PASSED = ("--fail-under-saving", "params=20%", "--fail-over-drop", 100, "--max-parity-error", "1e-5")
@@ -79,7 +79,7 @@ def test_gate_that_cannot_be_checked_is_refused_before_the_model_is_read(gated, 
     model_path.write_bytes(b"no model")
     result, written = gated("--max-latency-ratio", 0.5, exit_code=UncheckableGateError.exit_code)
     assert "--no-measure times nothing" in result.stderr
-    assert written == []
+    assert written == ["g.xml"]
 
 
 @pytest.mark.parametrize(
@@ -101,3 +101,32 @@ def test_junit_over_another_output_is_refused(cli_invoke, model_path, images, ou
     both = ("--report", outputs / "r.json", "--junit", outputs / "r.json")
     result = cli_invoke(model_path, *FAST, "--data", images, "-o", outputs / "a.onnx", *both, exit_code=19)
     assert "is also what --report writes" in result.stderr
+
+
+def test_an_error_takes_the_place_of_what_an_earlier_run_told(gated, outputs, model_path, tmp_path, monkeypatch):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    gated(*PASSED, exit_code=0)
+    network = (outputs / "a.onnx").read_bytes()
+    (tmp_path / "summary.md").unlink()
+    model_path.write_bytes(b"no model")
+    gated(*PASSED, exit_code=NotAModelError.exit_code)
+    suite = ElementTree.parse(outputs / "g.xml").getroot()
+    assert (suite.get("errors"), suite.get("failures"), suite.get("tests")) == ("1", "0", "1")
+    (error,) = suite.iter("error")
+    assert error.get("type") == "NotAModelError"
+    assert str(model_path) in error.text
+    assert "**No conversion** of " in (tmp_path / "summary.md").read_text()
+    assert (outputs / "a.onnx").read_bytes() == network
+
+
+@pytest.mark.parametrize("of", ["model", "output", "images"])
+def test_an_error_is_not_written_over_anything_else(cli_invoke, model_path, images, outputs, of):
+    """The JUnit file may be the very path that is refused, or not have been looked at yet."""
+    paths = {"model": model_path, "output": outputs / "a.onnx", "images": images}
+    (outputs / "a.onnx").write_bytes(b"of yesterday")
+    before = {path: path.read_bytes() for path in (model_path, outputs / "a.onnx")}
+    line = (model_path, *FAST, "--data", images, "-o", outputs / "a.onnx", "--junit", paths[of])
+    cli_invoke(*line, "--max-latency-ratio", 1, exit_code=UncheckableGateError.exit_code)
+    cli_invoke(*line, exit_code=UnwritableOutputError.exit_code)
+    assert {path: path.read_bytes() for path in before} == before
+    assert images.is_dir()

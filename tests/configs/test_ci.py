@@ -80,7 +80,7 @@ def test_workflow_ends_as_the_gates_say(workflow, job, options, code, files, sai
     assert ran.returncode == code, ran.stderr
     assert afterwards(folder) == files
     assert said in ran.stdout
-    assert (folder / "pip.log").read_text() == "install vfconvert\n"
+    assert (folder / "pip.log").read_text() == "install ./vfconvert\n"
     failures = ElementTree.parse(folder / "gates.xml").getroot().get("failures")
     assert failures == str(int(code != 0))
     assert all(gate["passed"] for gate in json.loads((folder / "report.json").read_text())["gates"]) == (code == 0)
@@ -116,4 +116,5 @@ def test_script_ends_as_the_gates_say(job):
     ran = run(["sh", "../convert.sh"], folder, {**environment, "OPTIONS": PASSES, "MODEL": "none.pt"})
     assert ran.returncode == NotAModelError.exit_code
     assert f"ended in an error (exit code {NotAModelError.exit_code})" in ran.stderr
-    assert afterwards(folder) == set()
+    assert afterwards(folder) == {"gates.xml"}
+    assert ElementTree.parse(folder / "gates.xml").find(".//error").get("type") == "NotAModelError"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vfconvert.cli.convert_options import convert_options
+from vfconvert.cli.failures import telling
 from vfconvert.cli.group import MAIN_JOB, SectionCommand
 from vfconvert.cli.recipe import command_line, is_stated, recipe_text
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
@@ -70,7 +72,9 @@ def convert(
             check_outputs(options, config, save_config)
         if save_config is not None and not others:
             write_recipe(recipe_text(ctx), save_config)
-        report = run(options, progress, Screen(progress, quiet=quiet))
+        said = nullcontext() if others else telling(options, lambda: check_outputs(options, config, save_config))
+        with said:
+            report = run(options, progress, Screen(progress, quiet=quiet))
     if report is None:
         return None
     append_step_summary(report, os.environ.get(STEP_SUMMARY))
