@@ -217,14 +217,19 @@ def difference(where: str, expected: Tensor, got: Tensor, smallest: float = 0.0)
     """`max|Δ|`, `max|y|` and the relative error, as of a size of `smallest` at least, of two tensors of one shape."""
     if got.shape != expected.shape:
         raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {_ADVICE}")
-    for whose, tensor in (("the converted network", expected), ("the file", got)):
-        if not bool(torch.isfinite(tensor).all()):
-            raise ParityError(f"{where}: {whose} gives numbers that are not finite; check its weights and the inputs")
+    check_finite(where, expected, got)
     difference = (got.double() - expected.double()).abs()
     error, magnitude = _largest(difference), _largest(expected.double().abs())
     if expected.is_floating_point():
         return error, magnitude, ratio(error, max(magnitude, smallest) if magnitude else magnitude)
     return error, magnitude, float((difference != 0).double().mean()) if difference.numel() else 0.0
+
+
+def check_finite(where: str, expected: Tensor, got: Tensor) -> None:
+    """Raise `ParityError` where a number of either is not finite."""
+    for whose, tensor in (("the converted network", expected), ("the file", got)):
+        if not bool(torch.isfinite(tensor).all()):
+            raise ParityError(f"{where}: {whose} gives numbers that are not finite; check its weights and the inputs")
 
 
 def _largest(values: Tensor) -> float:
