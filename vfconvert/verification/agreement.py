@@ -12,7 +12,8 @@ from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
 from vfconvert.exporting.outputs import main_output
 from vfconvert.portions import Portion
-from vfconvert.verification.parity import device_of, ratio
+from vfconvert.verification.parity import device_of
+from vfconvert.verification.rounding import ratio
 
 TOP1_AGREEMENT, PIXEL_AGREEMENT, PSNR = "top-1 agreement", "pixel agreement", "PSNR"
 

@@ -184,15 +184,19 @@ def _check_form(name: str, wanted: Tensor, output: Tensor, count: int | None) ->
 def _one(
     name: str, wanted: Tensor, output: Tensor, count: int, tolerance: float, *, decided: bool = False
 ) -> OutputParity:
-    error, magnitude, relative = difference(f"output '{name}'", wanted, output)
-    if not relative <= tolerance:
+    found = difference(f"output '{name}'", wanted, output)
+    if not found.relative <= tolerance:
         raise _DifferentError(
-            f"'{name}' of the {count} objects: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error "
-            f"{relative:.3g}, allowed {tolerance:.3g}",
+            f"'{name}' of the {count} objects: max|Δ| is {found.error:.3g} at max|y| {found.magnitude:.3g}, relative "
+            f"error {found.relative:.3g}, allowed {tolerance:.3g}",
             decided=decided,
         )
     return OutputParity(
-        output=name, batch=1, maximum_error=error, reference_magnitude=magnitude, relative_error=relative
+        output=name,
+        batch=1,
+        maximum_error=found.error,
+        reference_magnitude=found.magnitude,
+        relative_error=found.relative,
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.outputs import named_outputs
-from vfconvert.verification.rounding import WORTH_COMPARING, Rounding, allowed
+from vfconvert.verification.rounding import WORTH_COMPARING, Distance, Rounding, allowed, distance
 
 FLOAT32_TOLERANCE = 1e-4
 BATCH_SIZES = (1, 2, 5)
@@ -31,7 +30,7 @@ class OutputParity:
     The ratio is 0 where both are 0; of a smaller `max|y|` than that of which `RESOLUTION` is the tolerance, that one is
     taken. For outputs that are not floating point it is the share of unequal elements.
     `size` is the height and width that the images were resized to, None for their own. `rounding` is what float32
-    leaves open of this output (see `Rounding.share`), measured only where the tolerance was too small, else 0.
+    leaves open of this output (see `Rounding.of`), measured only where the tolerance was too small, else 0.
     """
 
     output: str
@@ -97,8 +96,9 @@ class Cases:
             raise ParityError(f"parity: got {counts}, expected one or more")
 
     def batch(self, count: int, size: tuple[int, int] | None) -> Tensor:
-        """The first `count` images `(count, C, h, w)`, starting over where there are too few."""
-        images = self.images[torch.arange(count) % len(self.images)]
+        """The first `count` images `(count, C, h, w)`; too few come again, each time moved on by a pixel."""
+        again = [self.images.roll(turn, -1) for turn in range(-(-count // len(self.images)))]
+        images = torch.cat(again)[:count]
         return images if size is None else F.interpolate(images, size=size, mode="bilinear")
 
 
@@ -143,13 +143,6 @@ def device_of(model: nn.Module) -> torch.device:
     return next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
 
 
-def ratio(part: float, whole: float) -> float:
-    """`part / whole`, where nothing of nothing is 0 and something of nothing is infinite."""
-    if whole == 0:
-        return 0.0 if part == 0 else math.inf
-    return part / whole
-
-
 def _where(batch: int, size: tuple[int, int] | None) -> str:
     return f"batch {batch}" if size is None else f"batch {batch} and size {size[0]}x{size[1]}"
 
@@ -179,50 +172,54 @@ def _compare(
 
 
 def _one(name: str, expected: Tensor, output: Tensor, batch: _Batch) -> OutputParity:
-    where, tolerance, open_share = f"output '{name}' at {batch}", batch.tolerance, 0.0
-    error, magnitude, relative = difference(where, expected.cpu(), output.cpu(), RESOLUTION / tolerance)
-    if 0 < magnitude < _NOTHING and not error <= tolerance * magnitude:
+    where, tolerance, share = f"output '{name}' at {batch}", batch.tolerance, 0.0
+    found = difference(where, expected.cpu(), output.cpu(), RESOLUTION / tolerance)
+    if 0 < found.magnitude < _NOTHING and not found.error <= tolerance * found.magnitude:
         raise ParityError(
-            f"{where}: its numbers are {magnitude:.1g} at most on these images, too small to compare files by; "
+            f"{where}: its numbers are {found.magnitude:.1g} at most on these images, too small to compare files by; "
             "give images in which the network finds something (--data)"
         )
-    if not relative <= tolerance:
-        open_share = batch.rounding.share(name, expected, batch.images)
-        if not relative <= allowed(tolerance, open_share):
+    if not found.relative <= tolerance:
+        own = batch.rounding.of(name, expected, batch.images)
+        share, typical = (own.relative, own.typical) if own is not None else (0.0, 0.0)
+        if not (found.relative <= allowed(tolerance, share) and found.typical <= allowed(tolerance, typical)):
             raise ParityError(
-                f"{where}: max|Δ| is {error:.3g} at max|y| {magnitude:.3g}, relative error {relative:.3g}, "
-                f"allowed {allowed(tolerance, open_share):.3g}; {_advice(open_share)}"
+                f"{where}: max|Δ| is {found.error:.3g} at max|y| {found.magnitude:.3g}, relative error "
+                f"{found.relative:.3g}, allowed {allowed(tolerance, share):.3g}; {_advice(share)}"
             )
     return OutputParity(
         output=name,
         batch=len(batch.images),
-        maximum_error=error,
-        reference_magnitude=magnitude,
-        relative_error=relative,
-        rounding=open_share,
+        maximum_error=found.error,
+        reference_magnitude=found.magnitude,
+        relative_error=found.relative,
+        rounding=share,
         size=batch.size,
     )
 
 
-def _advice(open_share: float) -> str:
-    if allowed(0.0, open_share) < WORTH_COMPARING:
+def _advice(share: float) -> str:
+    if allowed(0.0, share) < WORTH_COMPARING:
         return _ADVICE
     return (
-        f"the converted network enlarges rounding: in float64 this output differs by {open_share:.2g} of its largest "
-        "number, so that no file of it can be told from a wrong one; are its weights trained, its images real (--data)?"
+        f"the converted network enlarges rounding: in float64 this output differs by {share:.2g} of its largest, so "
+        "that no file of it can be told from a wrong one; are its weights trained, its images real (--data)?"
     )
 
 
-def difference(where: str, expected: Tensor, got: Tensor, smallest: float = 0.0) -> tuple[float, float, float]:
-    """`max|Δ|`, `max|y|` and the relative error, as of a size of `smallest` at least, of two tensors of one shape."""
+def difference(where: str, expected: Tensor, got: Tensor, smallest: float = 0.0) -> Distance:
+    """How far two tensors are apart, `max|y|` as of `smallest` at least; of whole numbers the share that is unequal.
+
+    Raises `ParityError` where they differ in shape, or a number is not finite.
+    """
     if got.shape != expected.shape:
         raise ParityError(f"{where}: got shape {tuple(got.shape)}, expected {tuple(expected.shape)}; {_ADVICE}")
     check_finite(where, expected, got)
-    difference = (got.double() - expected.double()).abs()
-    error, magnitude = _largest(difference), _largest(expected.double().abs())
+    found = distance(expected, got, smallest)
     if expected.is_floating_point():
-        return error, magnitude, ratio(error, max(magnitude, smallest) if magnitude else magnitude)
-    return error, magnitude, float((difference != 0).double().mean()) if difference.numel() else 0.0
+        return found
+    unequal = float((got != expected).double().mean()) if got.numel() else 0.0
+    return replace(found, relative=unequal, typical=unequal)
 
 
 def check_finite(where: str, expected: Tensor, got: Tensor) -> None:
@@ -230,7 +227,3 @@ def check_finite(where: str, expected: Tensor, got: Tensor) -> None:
     for whose, tensor in (("the converted network", expected), ("the file", got)):
         if not bool(torch.isfinite(tensor).all()):
             raise ParityError(f"{where}: {whose} gives numbers that are not finite; check its weights and the inputs")
-
-
-def _largest(values: Tensor) -> float:
-    return float(values.max()) if values.numel() else 0.0

@@ -1,4 +1,4 @@
-"""What float32 leaves open of a network's own outputs, told by the same network in float64.
+"""How far two outputs are apart, and what float32 leaves open of a network's own, told by the same network in float64.
 
 Two programs that compute one network in float32 round differently, and each layer may enlarge the difference. Most
 networks do so hardly; in one that does, a faultless file differs from it by more than the usual tolerance.
@@ -7,6 +7,8 @@ networks do so hardly; in one that does, a faultless file differs from it by mor
 from __future__ import annotations
 
 import copy
+import math
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -17,6 +19,45 @@ from vfconvert.exporting.outputs import named_outputs
 
 WORTH_COMPARING = 1e-2  # differences beyond this share of the largest output are never put down to rounding
 _TWICE = 2.0  # the file and the network may each be off by as much, to either side
+_TABLE_DIMENSIONS = 3  # `(B, rows, columns)` or `(B, columns, rows)`
+_SMALL_PART = 1e-2  # of the largest number of a table: what is smaller counts as so large
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Of two outputs of one shape: `max|Δ|`, `max|y|`, their ratio, and `‖Δ‖ / ‖y‖`.
+
+    Of tables the ratio is the largest of any row and any column: boxes in pixels stand beside scores below 1.
+    """
+
+    error: float
+    magnitude: float
+    relative: float
+    typical: float
+
+
+def distance(expected: Tensor, got: Tensor, smallest: float = 0.0) -> Distance:
+    """How far floating-point outputs are apart; `max|y|` counts as `smallest` at least, where it is not 0."""
+    wanted, apart = expected.double(), (got.double() - expected.double()).abs()
+    error, magnitude = largest(apart), largest(wanted.abs())
+    relative = ratio(error, max(magnitude, smallest) if magnitude else magnitude)
+    if wanted.dim() == _TABLE_DIMENSIONS and magnitude:
+        for dimension in (1, 2):
+            own = wanted.abs().amax((0, 3 - dimension)).clamp_min(max(_SMALL_PART * magnitude, smallest))
+            relative = max(relative, largest(apart.amax((0, 3 - dimension)) / own))
+    return Distance(error, magnitude, relative, ratio(float(apart.norm()), float(wanted.norm())))
+
+
+def ratio(part: float, whole: float) -> float:
+    """`part / whole`, where nothing of nothing is 0 and something of nothing is infinite."""
+    if whole == 0:
+        return 0.0 if part == 0 else math.inf
+    return part / whole
+
+
+def largest(values: Tensor) -> float:
+    """The largest number, 0 where there is none."""
+    return float(values.max()) if values.numel() else 0.0
 
 
 def allowed(tolerance: float, share: float) -> float:
@@ -30,22 +71,21 @@ class Rounding:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def share(self, name: str, output: Tensor, images: Tensor) -> float:
-        """`max|Δ| / max|y|` of an output in float32 and in float64, for `images` `(B, C, H, W)`; 0 if not to be told.
+    def of(self, name: str, output: Tensor, images: Tensor) -> Distance | None:
+        """From an output in float32 to that in float64, for `images` `(B, C, H, W)`; None where it cannot be told.
 
-        It cannot be told of a network that runs in float32 alone, nor of outputs that are not floating point.
+        That is of a network that runs in float32 alone, and of outputs that are not floating point.
         """
         exact = self._exact_outputs(images).get(name)
         if exact is None or exact.shape != output.shape or exact.dtype != torch.float64 or not exact.numel():
-            return 0.0
-        error, magnitude = (output.detach().double().cpu() - exact).abs().max(), exact.abs().max()
-        return float(error / magnitude) if magnitude > 0 else 0.0
+            return None
+        return distance(exact, output.detach().cpu())
 
     def _exact_outputs(self, images: Tensor) -> dict[str, Tensor]:
         try:
             with evaluating(self._exact):
                 return dict(named_outputs(self._exact(images.cpu().double())))
-        except (RuntimeError, TypeError, ValueError):  # a step that is written for float32
+        except Exception:  # a step that is written for float32, in whatever way it says so
             return {}
 
     @cached_property
