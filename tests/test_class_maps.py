@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from tests.test_samples import ALL, Shades, pixels_of, read
 from vfconvert import samples
 from vfconvert.class_maps import alike, colour, coloured, resized
 from vfconvert.data.preprocessing import Preprocessing
+from vfconvert.data.restoration import RestorationTransform
 from vfconvert.data.transforms import TrainTransform
+from vfconvert.judging import agreement_on, are_class_maps, judged
+from vfconvert.reporting.describe import points_lost
 
 PLAIN = TrainTransform(preprocessing=Preprocessing())
 
@@ -66,13 +70,13 @@ def test_equal_maps_are_the_same():
 def test_maps_of_a_presets_classes_need_no_masks(monkeypatch):
     monkeypatch.setattr(samples, "categories", lambda preset: ("a", "b", "c"))
     source, images = read(PLAIN)
-    assert not samples.knows_class_maps(source, (5,), maps())
+    assert samples.knows_class_maps(source, (5,), maps()) is None
     assert samples.samples_of(source, images, ALL, maps(), maps(), 2) == ()
     prepared = TrainTransform(preprocessing=Preprocessing(preset="FCN_ResNet50_Weights.DEFAULT"))
     monkeypatch.setattr(Preprocessing, "pixels", lambda self, batch: batch)
     source = replace(source, transform=prepared)
     assert samples.knows_class_maps(source, (5,), maps())
-    assert not samples.knows_class_maps(source, (5,), maps()[:, :2])
+    assert samples.knows_class_maps(source, (5,), maps()[:, :2]) is None
     first = samples.samples_of(source, images, ALL, maps(), maps(right=0), 2, class_maps=True)[0]
     assert (first.same_pixels, first.clean, first.original.right_pixels) == (0.5, None, None)
 
@@ -101,3 +105,49 @@ def test_large_maps_are_shown_whole(side):
     first = samples.samples_of(source, replace(images, labels=None), ALL, maps(2), maps(2), 2, class_maps=True)[0]
     assert (first.given.width, first.original.picture.height, first.difference.width) == (256, 256, 256)
     assert Image.open(io.BytesIO(first.clean.png)).size == (256, 256)
+
+
+class Restored(Shades):
+    """The same images, each with a clean one."""
+
+    def read(self, index):
+        return super().read(index)[0], super().read(index)[0]
+
+
+@pytest.mark.parametrize(
+    ("examples", "channels", "named", "wanted"),
+    [
+        pytest.param(Masked(), 3, False, True, id="masks"),
+        pytest.param(Shades(), 5, False, False, id="nothing tells"),
+        pytest.param(Shades(), 5, True, True, id="the name"),
+        pytest.param(Shades(), 3, True, False, id="an image by that name"),
+    ],
+)
+def test_the_data_tells_then_the_name(examples, channels, named, wanted):
+    source, made = read(PLAIN, examples)
+    outputs = torch.zeros(2, channels, 8, 8)
+    assert are_class_maps({"out": outputs} if named else outputs, source, replace(made, labels=None)) == wanted
+
+
+def test_clean_images_say_that_outputs_are_none():
+    source, made = read(RestorationTransform(preprocessing=Preprocessing()), Restored())
+    assert not are_class_maps({"out": torch.zeros(2, 5, 8, 8)}, source, replace(made, labels=None))
+
+
+def test_trials_gates_and_reports_count_pixels():
+    source, made = read(PLAIN, Masked())
+    made = replace(made, labels=None)
+    found, shown = judged(_Maps(2), _Maps(0), made, ALL, source, 2)
+    assert (found.measure, found.value, len(shown)) == ("pixel agreement", 0.5, 2)
+    assert points_lost(agreement_on(_Maps(2), _Maps(0), made, ALL, source)) == 50
+
+
+class _Maps(nn.Module):
+    """The left half class 1, the right half class `right`, whatever the images."""
+
+    def __init__(self, right):
+        super().__init__()
+        self.right = right
+
+    def forward(self, x):
+        return maps(len(x), self.right)

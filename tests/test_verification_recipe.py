@@ -48,6 +48,18 @@ def test_meta_another_tensor_is_seen(path, student):
         verify_recipe(path, student, IMAGES, like=network(), lowered=True)
 
 
+def test_a_buffer_of_nan_is_itself(student, tmp_path):
+    student.register_buffer("unused", torch.tensor([torch.nan, 1.0]))
+    like = network()
+    like.register_buffer("unused", torch.zeros(2))
+    settings = {"architecture": None, "architecture_arguments": {}, "metadata": {}, "input_shape": (3, 12, 12)}
+    write_safetensors(student, tmp_path / "nan.safetensors", variants={"3": "segments"}, **settings)
+    assert verify_recipe(tmp_path / "nan.safetensors", student, IMAGES, like=like, lowered=True).relative_error < 1e-6
+    student.unused[1] = torch.nan
+    with pytest.raises(ParityError, match=r"gives back another network \(unused\)"):
+        verify_recipe(tmp_path / "nan.safetensors", student, IMAGES, like=like, lowered=True)
+
+
 def test_meta_another_inference_form_is_seen(path, student, monkeypatch):
     from vfconvert.recipes import load
     from vfconvert.verification import recipe

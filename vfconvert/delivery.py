@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vfconvert.errors import ExportError
+from vfconvert.analysis.forward import run_once
+from vfconvert.errors import ExportError, InputShapeError
 from vfconvert.exporting.exported_program import export_program
 from vfconvert.exporting.onnx import export_onnx
 from vfconvert.exporting.recipe import write_safetensors
@@ -41,7 +42,8 @@ class Delivery:
 
     `teacher` is the original, `example` `(1, C, H, W)`; `judging` `(N, C, H, W)` are images to compare on,
     `calibration` images to find the ranges of activations with; `plain`: see `vfconvert.plain`; `varying`: the outputs
-    vary in number with what is found, and the example is an image in which something is.
+    vary in number with what is found, and the example is an image in which something is; `class_maps`: the main output
+    is logits of every pixel.
     """
 
     teacher: nn.Module
@@ -53,6 +55,7 @@ class Delivery:
     metadata: Mapping[str, str]
     plain: bool = False
     varying: bool = False
+    class_maps: bool = False
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -129,7 +132,8 @@ def _precisions(
                 else:
                     to_fp16(source, made, calibration)
             files[f"original {name}"], paths[f"converted {name}"] = beside, temporary
-        found = judge({**files, **paths}, judging, threads=options.threads, rounds=_ROUNDS)
+        every, maps = {**files, **paths}, delivery.class_maps
+        found = judge(every, judging, threads=options.threads, rounds=_ROUNDS, class_maps=maps)
     finals = {f"converted {name}": str(target) for name, target in targets.items()}
     return tuple(
         PrecisionReport(
@@ -170,7 +174,7 @@ def _one(
     model, example, metadata = delivery.inference.model, delivery.example, delivery.metadata
     student, judging = delivery.student, delivery.judging
     any_size = options.dynamic_size
-    sizes = _other_sizes(example) if any_size else ()
+    sizes, further = _other_sizes(student, example) if any_size else ((), ())
     dynamic = True
     if name == "onnx":
         dynamic = export_onnx(
@@ -185,16 +189,16 @@ def _one(
         if delivery.varying:
             parity = verify_detections(temporary, student, judging)
         else:
-            parity = verify_onnx(temporary, student, judging, sizes=sizes)
+            parity = verify_onnx(temporary, student, judging, sizes=sizes, further=further)
     elif name == "torchscript":
         if any_size:
             check_other_sizes(model, example)
         dynamic = export_torchscript(model, example, temporary, metadata=metadata)
         batches: tuple[int, ...] = BATCH_SIZES if dynamic else (len(example),)  # such a file never says so itself
-        parity = verify_torchscript(temporary, student, judging, batch_sizes=batches, sizes=sizes)
+        parity = verify_torchscript(temporary, student, judging, batch_sizes=batches, sizes=sizes, further=further)
     elif name == "pt2":
         dynamic = export_program(model, example, temporary, metadata=metadata, dynamic_size=any_size)
-        parity = verify_program(temporary, student, judging, sizes=sizes)
+        parity = verify_program(temporary, student, judging, sizes=sizes, further=further)
     else:
         write_safetensors(
             student,
@@ -217,12 +221,26 @@ def _one(
     )
 
 
-def _other_sizes(example: Tensor) -> tuple[tuple[int, int], ...]:
-    """Heights and widths at which a file of any size is compared besides: half as large again, and unequal sides."""
+def _other_sizes(model: nn.Module, example: Tensor) -> tuple[tuple[tuple[int, int], ...], ...]:
+    """Heights and widths at which a file of any size is compared besides: larger, smaller, wide, tall, no multiples.
+
+    The first two the file has to take; the others as far as the network takes them: there it may refuse to run, and
+    must not give other numbers.
+    """
     height, width = example.shape[2:]
     step = 32 if min(height, width) >= 64 else 2  # networks often want multiples of their strides
     larger = (height // 2 // step * step + height, width // 2 // step * step + width)
-    return larger, (height, larger[1])
+    further = [(larger[0], width), (height + step // 2 + 1, width + 3)]
+    further += [(height - step, width - step)] if min(height, width) > step else []
+    return (larger, (height, larger[1])), tuple(size for size in further if _takes(model, example, size))
+
+
+def _takes(model: nn.Module, example: Tensor, size: tuple[int, int]) -> bool:
+    try:
+        run_once(model, example.new_zeros(1, example.shape[1], *size))
+    except InputShapeError:
+        return False
+    return True
 
 
 def _parity_report(parity: Parity, dynamic_batch: bool) -> ParityReport:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
+from vfconvert.class_maps import could_be_class_maps
+from vfconvert.exporting.outputs import MAIN_KEY, main_output
 from vfconvert.inputs import Images, Source
 from vfconvert.reporting.describe import agreement_of, answers_of
 from vfconvert.reporting.report import AgreementReport
@@ -27,9 +30,20 @@ def judged(
     judging = images.judging[part]
     labels = images.labels[part] if images.labels is not None else None
     answers = answers_of(teacher, student, judging)
-    if knows_class_maps(source, images.indices[part], answers.wanted):
-        answers = replace(answers, class_maps=True)
-    agreement = agreement_of(answers, judging, labels, images.classes, images.report)
-    return agreement, samples_of(
-        source, images, part, answers.wanted, answers.got, samples, class_maps=answers.class_maps
-    )
+    maps = are_class_maps(answers.example, source, images)
+    agreement = agreement_of(answers, judging, labels, images.classes, images.report, class_maps=maps)
+    return agreement, samples_of(source, images, part, answers.wanted, answers.got, samples, class_maps=maps)
+
+
+def are_class_maps(outputs: Any, source: Source, images: Images) -> bool:
+    """Whether what a network answers to some of the images, `outputs`, is logits of every pixel.
+
+    The data tells, by masks or clean images, else the preset, else that the output is called as torchvision's networks
+    call such logits and has not as many channels as the images.
+    """
+    main = main_output(outputs)
+    known = knows_class_maps(source, images.indices, main)
+    if known is not None:
+        return known
+    named = isinstance(outputs, Mapping) and outputs.get(MAIN_KEY) is main
+    return named and could_be_class_maps(main) and main.shape[1] != images.judging.shape[1]

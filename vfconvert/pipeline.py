@@ -13,6 +13,7 @@ from vfconvert.files import Discarded, atomic_path
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.gating import check_gates, gated
 from vfconvert.inputs import Images
+from vfconvert.judging import are_class_maps
 from vfconvert.lowering.costs import CostTable
 from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_outputs, folders_of
@@ -115,7 +116,8 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
     options, student, example = run.options, fitted.model.cpu(), run.example.cpu()
     run.teacher.cpu()
     run.original.cpu()
-    varying = varies(run_once(run.original, images.judging[:2]))
+    outputs = run_once(run.original, images.judging[:2])
+    varying = varies(outputs)
     seen = image_with_detections(student, images.judging) if varying else example
     with run.clock.stage("lower"):
         inference = run.lower(student, example, table, seen)
@@ -139,6 +141,7 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
         metadata=metadata,
         plain=bool(run.prepared.plain),
         varying=varying,
+        class_maps=not varying and are_class_maps(outputs, run.prepared.source, images),
     )
     with ExitStack() as held, ExitStack() as outputs:  # last in, first out: reports appear after what they describe
         wanted = [(write_report, path) for path in options.reports]

@@ -142,20 +142,30 @@ def _class_answer(outputs: Tensor, names: Sequence[str]) -> AnswerReport:
     )
 
 
-def knows_class_maps(source: Source, indices: Sequence[int], outputs: Tensor) -> bool:
-    """Whether outputs are logits of every pixel: the data has masks, or the preset as many classes as channels."""
-    if source.examples is None or not could_be_class_maps(outputs):
+def knows_class_maps(source: Source, indices: Sequence[int], outputs: Tensor) -> bool | None:
+    """Whether outputs are logits of every pixel: the data has masks, or the preset as many classes as channels.
+
+    None where neither tells. `indices` are of examples that can be read.
+    """
+    if not could_be_class_maps(outputs):
         return False
+    if source.examples is None or not indices:
+        return None
+    target = source.pair(indices[0])[1]
+    if target is not None and target.dim() > 0:
+        return _is_mask(target)
     preset = getattr(getattr(source.transform, "preprocessing", None), "preset", None)
-    if preset is not None and len(categories(preset)) == outputs.shape[1]:
-        return True
-    return _mask(source, indices[0]) is not None
+    return True if preset is not None and len(categories(preset)) == outputs.shape[1] else None
+
+
+def _is_mask(target: Tensor) -> bool:
+    return target.dim() == 2 and not target.is_floating_point()
 
 
 def _mask(source: Source, index: int) -> Tensor | None:
     """The classes `(H, W)` of the pixels of one image, where the data has them."""
     target = source.pair(index)[1]
-    return target if target is not None and target.dim() == 2 and not target.is_floating_point() else None
+    return target if target is not None and _is_mask(target) else None
 
 
 def _segmented(judged: _Judged, place: int, chosen: str) -> SampleReport:

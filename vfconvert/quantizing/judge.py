@@ -29,12 +29,14 @@ class Precision:
     agreement: Agreement
 
 
-def judge(files: Mapping[str, Path], images: Tensor, *, threads: int, rounds: int) -> tuple[Precision, ...]:
+def judge(
+    files: Mapping[str, Path], images: Tensor, *, threads: int, rounds: int, class_maps: bool = False
+) -> tuple[Precision, ...]:
     """Compare ONNX files with the first of them on `images` `(N, C, H, W)`, in ONNX Runtime on the CPU.
 
-    All are timed in turns, `rounds` times. Of several outputs the main one is that called "out", else the first.
-    Raises `ParityError` where there is no file or no image, a file does not open or run, or main outputs differ in
-    shape.
+    With `class_maps` main outputs are logits of every pixel. All are timed in turns, `rounds` times. Of several outputs
+    the main one is that called "out", else the first. Raises `ParityError` where there is no file or no image, a file
+    does not open or run, or main outputs differ in shape.
     """
     if not files or not len(images):
         raise ParityError(f"precision: got {len(files)} files and {len(images)} images, expected one or more of both")
@@ -50,7 +52,7 @@ def judge(files: Mapping[str, Path], images: Tensor, *, threads: int, rounds: in
             name=name,
             bytes=path.stat().st_size,
             milliseconds=1e3 * timings[name].median,
-            agreement=agreement(reference, outputs[name]),
+            agreement=agreement(reference, outputs[name], class_maps=class_maps),
         )
         for name, path in files.items()
     )

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.profile import LayerProfile, Profile
 from vfconvert.analysis.totals import Totals, ordinary_macs, ordinary_numbers, versatile_macs
-from vfconvert.class_maps import could_be_class_maps
-from vfconvert.exporting.outputs import MAIN_KEY
 from vfconvert.ledger import flag_of
 from vfconvert.measuring.timing import Timing
 from vfconvert.nn import VersatileConv2d
@@ -33,12 +31,12 @@ VARYING = "the network's outputs vary in number with what it finds: agreement wi
 class Answers:
     """The main outputs `(N, …)` of the original and of the converted network on the same images.
 
-    `class_maps` where they are called as torchvision's networks call logits of every pixel.
+    `example` is all that the original answers to the first of them.
     """
 
     wanted: Tensor
     got: Tensor
-    class_maps: bool = False
+    example: Any = None
 
 
 def answers_of(teacher: nn.Module, student: nn.Module, images: Tensor) -> Answers:
@@ -50,20 +48,21 @@ def answers_of(teacher: nn.Module, student: nn.Module, images: Tensor) -> Answer
     if varies(outputs):
         raise VaryingOutputError(VARYING)
     batch = judging_batch(images)
-    return Answers(predict(teacher, images, batch), predict(student, images, batch), _named_class_maps(outputs))
-
-
-def _named_class_maps(outputs: Any) -> bool:
-    named = outputs.get(MAIN_KEY) if isinstance(outputs, Mapping) else None
-    return isinstance(named, Tensor) and could_be_class_maps(named)
+    return Answers(predict(teacher, images, batch), predict(student, images, batch), outputs)
 
 
 def agreement_of(
-    answers: Answers, images: Tensor, labels: Tensor | None, classes: int, made: ImagesReport
+    answers: Answers,
+    images: Tensor,
+    labels: Tensor | None,
+    classes: int,
+    made: ImagesReport,
+    *,
+    class_maps: bool = False,
 ) -> AgreementReport:
     """How far the answers of the student are those of the teacher; `labels` of the images are below `classes`."""
     wanted, got = answers.wanted, answers.got
-    found = agreement(wanted, got, class_maps=answers.class_maps)
+    found = agreement(wanted, got, class_maps=class_maps)
     comparable = labels is not None and wanted.dim() == 2 and classes == wanted.shape[1]
     correction = None
     if wanted.shape == images.shape:

@@ -1,9 +1,9 @@
 """Files of each format reopened by what will run them, and compared with the network that they were made from.
 
-Every function takes real images `inputs` `(N, C, H, W)`; a batch takes the first of them, starting over where there
-are too few. `sizes` are further heights and widths, for files that take any: the images are resized to them and
-compared at every batch size too. A file of fixed batch size is compared at that size alone. The model and its modes
-are left as they were.
+Every function takes real images `inputs` `(N, C, H, W)`; a batch takes the first of them, where there are too few the
+same again, moved on. `sizes` are further heights and widths, for files that take any: the images are resized to them
+and compared at every batch size too; so they are at the `further` ones, where a file may refuse to run. A file of fixed
+batch size is compared at that size alone. The model and its modes are left as they were.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ def verify_onnx(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     tolerance: float = FLOAT32_TOLERANCE,
     sizes: Sequence[tuple[int, int]] = (),
+    further: Sequence[tuple[int, int]] = (),
 ) -> Parity:
     """Run the file in ONNX Runtime on the CPU, with torch's thread count, against `model` in eval mode.
 
     Raises `ParityError` where the file does not open or run, where outputs differ in number, name or shape, hold
     numbers that are not finite, or differ by more than `tolerance` times the reference's largest magnitude.
     """
-    cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
+    cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further))
     return verify(lambda: open_onnx(path), "ONNX Runtime", model, cases)
 
 
@@ -54,13 +55,14 @@ def verify_torchscript(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     tolerance: float = FLOAT32_TOLERANCE,
     sizes: Sequence[tuple[int, int]] = (),
+    further: Sequence[tuple[int, int]] = (),
 ) -> Parity:
     """Run the file with `torch.jit.load`, on the device it was saved from, against `model` in eval mode.
 
     A file never says that its batch size is fixed; where it is, give that size alone. Raises `ParityError` as
     `verify_onnx` does.
     """
-    cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
+    cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further))
     return verify(lambda: _open_torchscript(path), "TorchScript", model, cases)
 
 
@@ -72,12 +74,13 @@ def verify_program(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     tolerance: float = FLOAT32_TOLERANCE,
     sizes: Sequence[tuple[int, int]] = (),
+    further: Sequence[tuple[int, int]] = (),
 ) -> Parity:
     """Run the file with `torch.export.load`, on the device it was saved from, against `model` in eval mode.
 
     Raises `ParityError` as `verify_onnx` does.
     """
-    cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=tuple(sizes), tolerance=tolerance)
+    cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further))
     return verify(lambda: _open_program(path), "torch.export", model, cases)
 
 

@@ -81,14 +81,18 @@ class OpenFile:
     run: Callable[[Tensor], list[tuple[str, Tensor]]]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Cases:
-    """What is compared: `images` `(N, C, H, W)` by the batch, at their own size and resized to each of `sizes`."""
+    """What is compared: `images` `(N, C, H, W)` by the batch, at their own size and resized to each of `sizes`.
+
+    At the `further` sizes a file is compared where it runs.
+    """
 
     images: Tensor
     batch_sizes: tuple[int, ...]
     sizes: tuple[tuple[int, int], ...]
     tolerance: float
+    further: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.images) or not self.batch_sizes:
@@ -116,7 +120,7 @@ def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, case
     batch_sizes = cases.batch_sizes if file.fixed_batch is None else (file.fixed_batch,)
     comparisons: list[OutputParity] = []
     rounding = Rounding(model)
-    for size in (None, *cases.sizes):
+    for size in (None, *cases.sizes, *cases.further):
         for count in batch_sizes:
             images = cases.batch(count, size)
             with evaluating(model):
@@ -124,6 +128,8 @@ def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, case
             try:
                 outputs = file.run(images)
             except Exception as error:
+                if size in cases.further:
+                    continue
                 where = _where(count, size)
                 raise ParityError(
                     f"{title} cannot run the file at {where}: {cause_line(error)}; do not use the file"

@@ -32,11 +32,18 @@ def verify_recipe(
     `(N, C, H, W)`, else the trainable form. Raises `ParityError` where either is not so.
     """
     again, wanted = load(path, like=like).state_dict(), model.state_dict()
-    wrong = [name for name, tensor in wanted.items() if name not in again or not torch.equal(again[name], tensor)]
+    wrong = [name for name, tensor in wanted.items() if name not in again or not _same(again[name], tensor)]
     if wrong or wanted.keys() != again.keys():
         raise ParityError(f"the recipe gives back another network ({', '.join(wrong[:3])}); do not use it, report it")
     cases = Cases(images=inputs, batch_sizes=tuple(batch_sizes), sizes=(), tolerance=tolerance)
     return verify(partial(_open, path, like, lowered, inputs[: batch_sizes[-1]]), "vfconvert.load", model, cases)
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    """Bit by bit, as far as NaN has but one form."""
+    if not first.is_floating_point() or first.dtype != second.dtype or first.shape != second.shape:
+        return torch.equal(first, second)
+    return torch.equal(first.isnan(), second.isnan()) and torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _open(path: Path, like: nn.Module, lowered: bool, example: Tensor) -> OpenFile:
