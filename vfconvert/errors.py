@@ -46,7 +46,7 @@ class BatchError(VfconvertError):
 
 
 class ManifestError(VfconvertError):
-    """A list of models that cannot be read, or that says what no batch can do."""
+    """A list of models that cannot be read, or arguments or a recipe by which a batch can convert none."""
 
     exit_code = 7
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from tests.loading.onnx_samples import floats, node, saved
 from vfconvert.batching import running
@@ -13,6 +14,7 @@ from vfconvert.batching.items import Item
 from vfconvert.batching.pool import Job
 from vfconvert.batching.records import is_done, key_of, read_record, record_path, write_record
 from vfconvert.batching.running import Progressed, part_of, run_batch
+from vfconvert.cli.main import main
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.training.checkpoint import NAME
 
@@ -20,6 +22,8 @@ CONVERSION = """
 import json, sys
 model, output, report = sys.argv[1:]
 text = open(model).read()
+if text == "nothing":
+    sys.exit(0)
 if text == "bad":
     print("Error: model.pt: is bad; choose another", file=sys.stderr)
     sys.exit(13)
@@ -213,3 +217,21 @@ def test_records_are_plain_json(tmp_path: Path) -> None:
     found, out = items(tmp_path, a="one"), tmp_path / "out"
     run(found, out)
     assert set(json.loads(record_path(out, found[0]).read_text())) >= {"key", "exit_code", "seconds", "error", "report"}
+
+
+def test_a_process_that_wrote_no_file_says_so(tmp_path: Path) -> None:
+    (item,), out = items(tmp_path, a="nothing"), tmp_path / "out"
+    assert run([item], out) == {"a": "failed"}
+    record = read_record(out, item)
+    assert record is not None
+    assert (
+        record.error == f"ended with 0 and wrote no file; {record_path(out, item).with_suffix('.log')} has what it said"
+    )
+
+
+def test_a_recipe_that_lists_every_layer_does_not_stop_a_quiet_run(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("spatial: true\nverbose: true\n")
+    command = REAL(0, Item(name="a", model=tmp_path / "none.pt", config=tmp_path / "r.yaml"), tmp_path, False).command
+    ran = CliRunner().invoke(main, command[3:])
+    assert ran.exit_code != 2, ran.stderr
+    assert "exclude each other" not in ran.stderr

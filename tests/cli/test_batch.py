@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import network
-from vfconvert.cli.batch import batch, wrong_arguments
+from vfconvert.cli.batch import batch
 from vfconvert.errors import BatchError
 
 FAST = ("--spatial", "--no-reconstruct", "--no-measure", "--calibration-images", "16", "--size", "12")
@@ -57,35 +57,16 @@ def test_help_says_how_to_give_options_of_conversions(cli_invoke):
     assert batch.help
 
 
-@pytest.mark.parametrize(
-    ("arguments", "own", "said"),
-    [
-        (["--spatial", "--max-size", "1KB", "--arch", "x.py:f", "--trust-pickle"], True, []),
-        (["-oevil.onnx", "-qv"], True, ["--output", "--quiet", "--verbose"]),
-        (["--dry-run", "--junit", "a.xml"], True, ["--dry-run", "--junit"]),
-        (["--spatial", "other.pt"], True, ["'other.pt'"]),
-        (["--trust-pickle"], False, ["--trust-pickle may run code"]),
-        (["--trust-data-code", "--data", "m:f"], False, ["--trust-data-code may run code"]),
-        (["--arch", "evil.py:f"], False, ["--arch may run code"]),
-        (["--arch", "torchvision:resnet18", "--seed", "3"], False, []),
-    ],
-)
-def test_arguments_that_a_batch_does_not_take_are_named(arguments, own, said):
-    found = wrong_arguments(arguments, own)
-    assert len(found) == len(said), found
-    assert all(any(part in line for line in found) for part in said)
-
-
 def test_an_interrupted_batch_leaves_a_summary(cli_invoke, tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("vfconvert.batching.running.run_all", interrupted)
-    cli_invoke("batch", "a.pt", "-o", tmp_path / "out", exit_code=130)
+    cli_invoke("batch", "a.pt", "-o", tmp_path / "out", "--", "--spatial", exit_code=130)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["counts"]["pending"] == 1
 
 
 def test_a_batch_appends_its_summary_to_that_of_a_step(cli_invoke, tmp_path, monkeypatch):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "step.md"))
-    cli_invoke("batch", tmp_path / "none.pt", "-o", tmp_path / "out", exit_code=BatchError.exit_code)
+    cli_invoke("batch", tmp_path / "none.pt", "-o", tmp_path / "out", "--", "--spatial", exit_code=BatchError.exit_code)
     assert (tmp_path / "step.md").read_text().startswith("# 1 model: 1 failed")

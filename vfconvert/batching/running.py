@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -116,7 +117,7 @@ def _make(folder: Path) -> None:
 def _job(number: int, item: Item, folder: Path, resume: bool) -> Job:
     output = folder / f"{item.name}.onnx"
     command = [sys.executable, "-m", "vfconvert", "convert", *item.arguments]
-    command += ["--config", str(item.config)] if item.config is not None else []
+    command += ["--config", str(item.config), "--no-verbose"] if item.config is not None else []
     command += ["--output", str(output), "--report", str(report_path(folder, item)), "--quiet"]
     command += ["--resume"] if resume and has_checkpoint(folder, item.name) else []
     command += ["--", str(item.model)]  # whatever it is called, it is no option
@@ -141,7 +142,7 @@ def _need(item: Item, known: Record | None) -> int:
 
 
 def _record(ended: Ended, key: str, job: Job, report: Path) -> Record:
-    return Record(
+    record = Record(
         key=key,
         exit_code=ended.exit_code if ended.exit_code >= 0 else 128 - ended.exit_code,
         seconds=round(ended.seconds, 3),
@@ -149,6 +150,9 @@ def _record(ended: Ended, key: str, job: Job, report: Path) -> Record:
         peak_bytes=ended.peak_bytes,
         report=_read(report) if ended.exit_code in (0, GateError.exit_code) else None,
     )
+    if record.exit_code == 0 and record.state != "converted":
+        return dataclasses.replace(record, error=f"ended with 0 and wrote no file; {job.errors} has what it said")
+    return record
 
 
 def _error(ended: Ended, log: Path) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from vfconvert.cli.convert import convert
+from vfconvert.cli.batch_arguments import wrong_arguments, wrong_items
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.cli.values import Value
@@ -22,12 +20,6 @@ if TYPE_CHECKING:
     from vfconvert.batching.running import Progressed
 
 _ARGUMENTS = "vfconvert.batch.arguments"
-# What the batch says to every conversion, or what would be one file for all of them.
-_OWN = (
-    *("output", "reports", "as_json", "quiet", "verbose", "config", "training_resume", "dry_run"),
-    *("save_plan", "save_config", "junit", "training_checkpoints", "damage_cache"),
-)
-_CODE = ("trust_pickle", "trust_data_code")
 _PATH = click.Path(path_type=Path)
 _option = partial(click.option, cls=SectionOption, section="Batch")
 
@@ -89,12 +81,14 @@ def batch(
     from vfconvert.batching.items import read_items
     from vfconvert.batching.running import cores, has_checkpoint, known_records, part_of, run_batch
     from vfconvert.cli.batch_screen import Table
-    from vfconvert.errors import BatchError
+    from vfconvert.errors import BatchError, ManifestError
     from vfconvert.reporting.batch import headline, row_to_json, rows_of, to_markdown
     from vfconvert.reporting.batch_files import write_summary
 
     arguments = ctx.meta[_ARGUMENTS]
     items = read_items(models, config=config, arguments=arguments, lines=sys.stdin, check=wrong_arguments)
+    if wrong := wrong_items(items):
+        raise ManifestError("; ".join(wrong))
     mine = part_of(items, part) if part is not None else items
     with Table(mine, quiet=quiet) as table:
 
@@ -131,19 +125,3 @@ def batch(
             f"{output / 'summary.md'} lists all, and the same command tries them again"
             f"{' (with --resume, since trainings have begun)' if left else ''}"
         )
-
-
-def wrong_arguments(arguments: Sequence[str], own: bool) -> list[str]:
-    """What a batch does not take among the arguments of conversions; those of a manifest (not `own`) run no code."""
-    with convert.make_context("vfconvert", list(arguments), resilient_parsing=True) as context:
-        flags = {parameter.name: parameter.opts[-1] for parameter in convert.params}
-        given = [name for name in flags if name and context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        wrong = [f"{flags[name]} is the batch's own, or one file for many; drop it" for name in given if name in _OWN]
-        if (other := context.params.get("model")) is not None:
-            wrong.append(f"got {str(other)!r}, expected options alone")
-        if own:
-            return wrong
-        architecture = str(context.params.get("arch") or "")
-        code = [name for name in given if name in _CODE]
-        code += ["arch"] if architecture and not architecture.startswith(("torchvision:", "timm:")) else []
-        return wrong + [f"{flags[name]} may run code, so it stands after -- and in no list; move it" for name in code]
