@@ -7,6 +7,7 @@ import onnx
 import pytest
 
 from tests.cli.conftest import network
+from vfconvert.batching.pool import Ended
 from vfconvert.cli.batch import batch
 from vfconvert.errors import BatchError
 
@@ -64,6 +65,54 @@ def test_an_interrupted_batch_leaves_a_summary(cli_invoke, tmp_path, monkeypatch
     monkeypatch.setattr("vfconvert.batching.running.run_all", interrupted)
     cli_invoke("batch", "a.pt", "-o", tmp_path / "out", "--", "--spatial", exit_code=130)
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["counts"]["pending"] == 1
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """Conversions that only write a report; a second argument to the function says after how many they are killed."""
+
+    def use(text: str, killed_after: int | None = None) -> None:
+        def run_all(jobs, *_, begun, **__):
+            for job in jobs:
+                if job.number == killed_after:
+                    raise KeyboardInterrupt
+                begun(job.number)
+                report = Path(job.command[job.command.index("--report") + 1])
+                report.write_text(json.dumps({"artefacts": [{"path": text, "bytes": 1}]}))
+                yield Ended(number=job.number, exit_code=0, seconds=1.0, peak_bytes=None)
+
+        monkeypatch.setattr("vfconvert.batching.running.run_all", run_all)
+
+    return use
+
+
+def files_and_states(out):
+    return [(row["state"], row["files"]) for row in json.loads((out / "summary.json").read_text())["models"]]
+
+
+def test_a_killed_batch_shows_nothing_of_an_earlier_one(cli_invoke, tmp_path, conversions):
+    out = tmp_path / "out"
+    line = ("batch", "a.pt", "b.pt", "c.pt", "-o", out)
+    conversions("old")
+    cli_invoke(*line, "--", "--spatial", exit_code=0)
+    assert files_and_states(out) == [("converted", ["old"])] * 3
+    conversions("new", killed_after=1)
+    cli_invoke(*line, "--", "--channel", exit_code=130)
+    assert files_and_states(out) == [("converted", ["new"]), ("pending", []), ("pending", [])]
+    assert ["old" in (out / f"{name}.report.json").read_text() for name in "abc"] == [False, True, True]
+
+
+def test_a_part_of_a_batch_shows_what_others_did_with_the_same_options(cli_invoke, tmp_path, conversions):
+    out = tmp_path / "out"
+    line = ("batch", "a.pt", "b.pt", "-o", out, "--part")
+    conversions("old")
+    cli_invoke(*line, "1/2", "--", "--spatial", exit_code=0)
+    assert files_and_states(out) == [("converted", ["old"]), ("pending", [])]
+    conversions("new")
+    cli_invoke(*line, "2/2", "--", "--spatial", exit_code=0)
+    assert files_and_states(out) == [("converted", ["old"]), ("converted", ["new"])]
+    cli_invoke(*line, "2/2", "--", "--channel", exit_code=0)
+    assert files_and_states(out) == [("pending", []), ("converted", ["new"])]
 
 
 def test_a_batch_appends_its_summary_to_that_of_a_step(cli_invoke, tmp_path, monkeypatch):

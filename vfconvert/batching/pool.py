@@ -65,7 +65,7 @@ def run_all(
     """Run the jobs, at most `most` at a time, in their order; tell of each as it ends, in the order of ending.
 
     While there is no memory for the next, nothing is started, unless nothing runs. What still runs when the caller
-    leaves is ended: by SIGTERM, and where that does not help by SIGKILL. `begun` is told of every start.
+    leaves is ended: by SIGTERM, and where that does not help by SIGKILL. `begun` is told just before every start.
     Processes get this one's environment but for the names `without`.
     """
     waiting, running = list(jobs), dict[int, _Running]()
@@ -73,8 +73,8 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < most and _fits(waiting[0], running, free):
                 job = waiting.pop(0)
-                running[job.number] = _Running(job, threads, without)
                 begun(job.number)
+                running[job.number] = _Running(job, threads, without)
             for number, process in list(running.items()):
                 if (ended := process.ended()) is not None:
                     del running[number]

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,13 @@ def run_batch(
             told(Progressed(item=item, record=known, skipped=True))
         else:
             waiting.append((item, key))
-    for item, _ in waiting:
-        report_path(folder, item).unlink(missing_ok=True)  # an earlier run's, in whose record it stays
     work = [_job(number, item, folder, resume) for number, (item, _) in enumerate(waiting)]
     threads = max(1, cores() // max(1, min(jobs, len(work))))
 
     def begun(number: int) -> None:
-        told(Progressed(item=waiting[number][0], record=None))
+        item, _ = waiting[number]
+        report_path(folder, item).unlink(missing_ok=True)  # an earlier run's, in whose record it stays
+        told(Progressed(item=item, record=None))
 
     for ended in run_all(work, jobs, threads=threads, without=without, begun=begun, idle=idle, free=free):
         item, key = waiting[ended.number]
@@ -98,10 +98,19 @@ def part_of(items: Sequence[Item], part: tuple[int, int]) -> tuple[Item, ...]:
     return tuple(items[first - 1 :: count])
 
 
-def known_records(items: Sequence[Item], folder: Path) -> Iterator[tuple[Item, Record | None]]:
-    """Every item with the record that any run left."""
+def known_records(
+    items: Sequence[Item], folder: Path, done: Mapping[str, Record | None]
+) -> Iterator[tuple[Item, Record | None]]:
+    """Every item with its record: by name in `done`, what this run knows of its own; of others what another run left.
+
+    The record of another model, recipe, argument or version under an item's name is none of the item's.
+    """
     for item in items:
-        yield item, read_record(folder, item)
+        if item.name in done:
+            yield item, done[item.name]
+            continue
+        record = read_record(folder, item)
+        yield item, record if record is not None and record.key == key_of(item) else None
 
 
 def _make(folder: Path) -> None:

@@ -17,6 +17,7 @@ from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.cli.values import Value
 
 if TYPE_CHECKING:
+    from vfconvert.batching.records import Record
     from vfconvert.batching.running import Progressed
 
 _ARGUMENTS = "vfconvert.batch.arguments"
@@ -90,9 +91,11 @@ def batch(
     if wrong := wrong_items(items):
         raise ManifestError("; ".join(wrong))
     mine = part_of(items, part) if part is not None else items
+    known: dict[str, Record | None] = {item.name: None for item in mine}
     with Table(mine, quiet=quiet) as table:
 
         def told(step: Progressed) -> None:
+            known[step.item.name] = step.record
             table.told(step)
             if as_json and step.record is not None:
                 click.echo(row_to_json(*rows_of([(step.item, step.record)])))
@@ -110,7 +113,7 @@ def batch(
             )
         finally:  # after an interruption too: what did not run is pending
             if output.is_dir():
-                write_summary(rows_of(known_records(items, output)), output)
+                write_summary(rows_of(known_records(items, output, known)), output)
     rows = rows_of((item, records[item.name]) for item in mine)
     if summary := os.environ.get(STEP_SUMMARY):
         append_text(to_markdown(rows), summary)
