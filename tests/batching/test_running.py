@@ -28,7 +28,10 @@ if text == "bad":
     print("Error: model.pt: is bad; choose another", file=sys.stderr)
     sys.exit(13)
 open(output, "w").write(text.upper())
-json.dump({"artefacts": [{"path": output, "bytes": len(text)}]}, open(report, "w"))
+eight = output.replace(".onnx", ".int8.onnx")
+open(eight, "w").write("8")
+precisions = [{"path": eight, "bytes": 1}, {"path": None, "bytes": 7}]
+json.dump({"artefacts": [{"path": output, "bytes": len(text)}], "precisions": precisions}, open(report, "w"))
 sys.exit(3 if text == "gate" else 0)
 """
 
@@ -92,6 +95,11 @@ def remove_output(item: Item, out: Path) -> Item:
     return item
 
 
+def remove_further_output(item: Item, out: Path) -> Item:
+    (out / "a.int8.onnx").unlink()
+    return item
+
+
 def damage_record(item: Item, out: Path) -> Item:
     record_path(out, item).write_text('{"key": ')
     return item
@@ -140,7 +148,7 @@ def test_archives_of_images_count_by_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [spoil_output, remove_output, damage_record, change_model, add_argument, add_recipe],
+    [spoil_output, remove_output, remove_further_output, damage_record, change_model, add_argument, add_recipe],
     ids=lambda f: f.__name__,
 )
 def test_what_changed_is_converted_anew(tmp_path: Path, change: object) -> None:

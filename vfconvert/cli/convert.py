@@ -80,8 +80,11 @@ def convert(
         beside = () if report.dry else (*options.reports, *((options.junit,) if options.junit is not None else ()))
         for path in beside:
             click.echo(f"Written: {path}")
-    elif report.output is not None:
-        click.echo(report.output.path)
+    else:
+        from vfconvert.reporting.figures import further_files
+
+        for file in (*report.artefacts, *further_files(report)):
+            click.echo(file.path)
     refuse_failed(report)
     return report
 

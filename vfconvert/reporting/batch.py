@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vfconvert.batching.items import Item
-from vfconvert.batching.records import Record
+from vfconvert.batching.records import Record, files_of
 from vfconvert.reporting.markdown import code, plain, table
 from vfconvert.reporting.units import is_share, mebibytes, percent, plural, seconds, whole
 
@@ -61,7 +61,7 @@ def _row(item: Item, record: Record | None) -> Row:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
-    latency, artefacts = read("latency"), read("artefacts") or []
+    latency = read("latency")
     return Row(
         name=item.name,
         model=str(item.model),
@@ -77,7 +77,7 @@ def _row(item: Item, record: Record | None) -> Row:
         latency_ratio=latency["after"] / latency["before"] if latency else None,
         measure=read("agreement", "measure"),
         agreement=read("agreement", "value"),
-        files=tuple(one["path"] for one in artefacts),
+        files=tuple(path for path, _ in files_of(report)),
     )
 
 
