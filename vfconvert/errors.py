@@ -40,7 +40,7 @@ class UncheckableGateError(VfconvertError):
 
 
 class BatchError(VfconvertError):
-    """Some models of a batch failed; the others were converted, and the summary has all."""
+    """Some models of a batch failed, not by a gate alone; the others were converted, and the summary has all."""
 
     exit_code = 6
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from vfconvert.cli.batch_arguments import wrong_arguments, wrong_items
+from vfconvert.cli.batch_arguments import is_option_of_conversions, wrong_arguments, wrong_items
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.cli.values import Value
@@ -19,6 +20,7 @@ from vfconvert.cli.values import Value
 if TYPE_CHECKING:
     from vfconvert.batching.records import Record
     from vfconvert.batching.running import Progressed
+    from vfconvert.reporting.batch import Row
 
 _ARGUMENTS = "vfconvert.batch.arguments"
 _PATH = click.Path(path_type=Path)
@@ -31,7 +33,16 @@ class _Command(SectionCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, given = (args[: (at := args.index("--"))], args[at + 1 :]) if "--" in args else (args, [])
         ctx.meta[_ARGUMENTS] = tuple(given)
-        return super().parse_args(ctx, own)
+        try:
+            return super().parse_args(ctx, own)
+        except click.NoSuchOption as error:
+            if not is_option_of_conversions(error.option_name):
+                raise
+            raise click.UsageError(
+                f"{error.option_name} is an option of conversions, which stand after --: "
+                f"vfconvert batch MODELS... -o DIR -- {error.option_name}",
+                ctx,
+            ) from error
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "MODELS... -o DIR [OPTIONS] [-- OPTIONS OF EVERY CONVERSION]")
@@ -82,7 +93,7 @@ def batch(
     from vfconvert.batching.items import read_items
     from vfconvert.batching.running import cores, has_checkpoint, known_records, part_of, run_batch
     from vfconvert.cli.batch_screen import Table
-    from vfconvert.errors import BatchError, ManifestError
+    from vfconvert.errors import ManifestError
     from vfconvert.reporting.batch import headline, row_to_json, rows_of, to_markdown
     from vfconvert.reporting.batch_files import write_summary
 
@@ -120,11 +131,23 @@ def batch(
     if not as_json:
         click.echo(headline(rows))
         click.echo(str(output / "summary.md"))
-    failed = [row for row in rows if row.state != "converted"]
-    if failed:
-        left = any(has_checkpoint(output, row.name) for row in failed)
-        raise BatchError(
-            f"{len(failed)} of {len(rows)} models failed, for instance {failed[0].name}: {failed[0].error}; "
-            f"{output / 'summary.md'} lists all, and the same command tries them again"
-            f"{' (with --resume, since trainings have begun)' if left else ''}"
-        )
+    left = any(has_checkpoint(output, row.name) for row in rows if row.state != "converted")
+    refuse_failures(rows, output / "summary.md", resumable=left)
+
+
+def refuse_failures(rows: Sequence[Row], summary: Path, *, resumable: bool) -> None:
+    """Raise `GateError` where gates failed and nothing else did, `BatchError` where any model failed otherwise."""
+    from vfconvert.errors import BatchError, GateError
+    from vfconvert.reporting.batch import counted
+    from vfconvert.reporting.units import plural
+
+    bad = [row for row in rows if row.state != "converted"]
+    if not bad:
+        return
+    failed = [row for row in bad if row.state != "gate failed"]
+    first = (failed or bad)[0]
+    raise (BatchError if failed else GateError)(
+        f"of {plural(len(rows), 'model')} {counted(bad)}, for instance {first.name}: {first.error}; "
+        f"{summary} lists all, and the same command tries them again"
+        f"{' (with --resume, since trainings have begun)' if resumable else ''}"
+    )

@@ -87,10 +87,14 @@ def counts_of(rows: Sequence[Row]) -> dict[str, int]:
     return {state: counts[state] for state in STATES}
 
 
+def counted(rows: Sequence[Row]) -> str:
+    """How many rows in each state that there is, as in `1 converted, 2 failed`."""
+    return ", ".join(f"{count} {state}" for state, count in counts_of(rows).items() if count)
+
+
 def headline(rows: Sequence[Row]) -> str:
     """One sentence: how many models, and how many in each state that there is."""
-    said = ", ".join(f"{count} {state}" for state, count in counts_of(rows).items() if count)
-    return f"{plural(len(rows), 'model')}: {said}"
+    return f"{plural(len(rows), 'model')}: {counted(rows)}"
 
 
 def row_to_json(row: Row) -> str:
