@@ -83,8 +83,8 @@ def convert(
     else:
         from vfconvert.reporting.figures import further_files
 
-        for file in (*report.artefacts, *further_files(report)):
-            click.echo(file.path)
+        for path in (*(file.path for file in report.artefacts), *(row.path for row in further_files(report))):
+            click.echo(path)
     refuse_failed(report)
     return report
 
