@@ -40,13 +40,13 @@ class UncheckableGateError(VfconvertError):
 
 
 class BatchError(VfconvertError):
-    """Some models of a batch failed; the others were converted, and the summary has all."""
+    """Some models of a batch failed, not by a gate alone; the others were converted, and the summary has all."""
 
     exit_code = 6
 
 
 class ManifestError(VfconvertError):
-    """A list of models that cannot be read, or that says what no batch can do."""
+    """A list of models that cannot be read, or arguments or a recipe by which a batch can convert none."""
 
     exit_code = 7
 

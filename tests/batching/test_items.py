@@ -97,6 +97,15 @@ def test_two_models_of_one_name_are_refused():
         read("a/model.pt", "x/a/model.onnx")
 
 
+@pytest.mark.parametrize("name", ["col.fp16.pt", "COL.INT8.onnx", "col.versatile.pt"])
+def test_a_model_of_the_name_of_a_further_file_of_another_is_refused(name):
+    with pytest.raises(
+        ManifestError, match=r"is what further files of (col|COL) are called; give it another in a manifest"
+    ):
+        read("col.pt", name)
+    assert len(read("other.pt", name)) == 2
+
+
 def test_a_manifest_that_is_missing_is_refused():
     with pytest.raises(ManifestError, match=r"none\.yaml: the manifest cannot be read"):
         read("none.yaml")

@@ -70,6 +70,35 @@ def test_processes_keep_the_environment_but_for_what_is_left_out(tmp_path, monke
     assert (tmp_path / "0.out").read_text().strip() == "3 True"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing runs in a fork")
+def test_a_signal_that_comes_while_a_process_starts_is_not_lost(tmp_path):
+    armed = [True]
+
+    def fork() -> None:
+        if armed:
+            armed.clear()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def end(*_: object) -> None:
+        raise InterruptedError
+
+    os.register_at_fork(after_in_parent=fork)
+    others = psutil.Process().children()
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        with pytest.raises(InterruptedError):
+            list(run_all([job(tmp_path, 0, "import time; time.sleep(60)")], 1, threads=1))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert not [child for child in psutil.Process().children() if child not in others]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing runs in a fork")
+def test_processes_take_signals(tmp_path):
+    list(run_all([job(tmp_path, 0, "import _signal; print(_signal.pthread_sigmask(0, []))")], 1, threads=1))
+    assert (tmp_path / "0.out").read_text() == "set()\n"
+
+
 SLEEP = "import time; time.sleep(0.3)"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from click.testing import CliRunner
 
 from tests.loading.onnx_samples import floats, node, saved
 from vfconvert.batching import running
@@ -13,6 +14,7 @@ from vfconvert.batching.items import Item
 from vfconvert.batching.pool import Job
 from vfconvert.batching.records import is_done, key_of, read_record, record_path, write_record
 from vfconvert.batching.running import Progressed, part_of, run_batch
+from vfconvert.cli.main import main
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.training.checkpoint import NAME
 
@@ -20,11 +22,16 @@ CONVERSION = """
 import json, sys
 model, output, report = sys.argv[1:]
 text = open(model).read()
+if text == "nothing":
+    sys.exit(0)
 if text == "bad":
     print("Error: model.pt: is bad; choose another", file=sys.stderr)
     sys.exit(13)
 open(output, "w").write(text.upper())
-json.dump({"artefacts": [{"path": output, "bytes": len(text)}]}, open(report, "w"))
+eight = output.replace(".onnx", ".int8.onnx")
+open(eight, "w").write("8")
+precisions = [{"path": eight, "bytes": 1}, {"path": None, "bytes": 7}]
+json.dump({"artefacts": [{"path": output, "bytes": len(text)}], "precisions": precisions}, open(report, "w"))
 sys.exit(3 if text == "gate" else 0)
 """
 
@@ -88,6 +95,11 @@ def remove_output(item: Item, out: Path) -> Item:
     return item
 
 
+def remove_further_output(item: Item, out: Path) -> Item:
+    (out / "a.int8.onnx").unlink()
+    return item
+
+
 def damage_record(item: Item, out: Path) -> Item:
     record_path(out, item).write_text('{"key": ')
     return item
@@ -136,7 +148,7 @@ def test_archives_of_images_count_by_their_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [spoil_output, remove_output, damage_record, change_model, add_argument, add_recipe],
+    [spoil_output, remove_output, remove_further_output, damage_record, change_model, add_argument, add_recipe],
     ids=lambda f: f.__name__,
 )
 def test_what_changed_is_converted_anew(tmp_path: Path, change: object) -> None:
@@ -213,3 +225,21 @@ def test_records_are_plain_json(tmp_path: Path) -> None:
     found, out = items(tmp_path, a="one"), tmp_path / "out"
     run(found, out)
     assert set(json.loads(record_path(out, found[0]).read_text())) >= {"key", "exit_code", "seconds", "error", "report"}
+
+
+def test_a_process_that_wrote_no_file_says_so(tmp_path: Path) -> None:
+    (item,), out = items(tmp_path, a="nothing"), tmp_path / "out"
+    assert run([item], out) == {"a": "failed"}
+    record = read_record(out, item)
+    assert record is not None
+    assert (
+        record.error == f"ended with 0 and wrote no file; {record_path(out, item).with_suffix('.log')} has what it said"
+    )
+
+
+def test_a_recipe_that_lists_every_layer_does_not_stop_a_quiet_run(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text("spatial: true\nverbose: true\n")
+    command = REAL(0, Item(name="a", model=tmp_path / "none.pt", config=tmp_path / "r.yaml"), tmp_path, False).command
+    ran = CliRunner().invoke(main, command[3:])
+    assert ran.exit_code != 2, ran.stderr
+    assert "exclude each other" not in ran.stderr

@@ -174,9 +174,10 @@ def test_wrong_command_line_is_refused(cli_invoke, asked, arguments, said):
     assert asked == []
 
 
-def test_quiet_prints_the_path_and_nothing_else(cli_invoke, asked):
+def test_quiet_prints_the_paths_of_all_files_and_nothing_else(cli_invoke, asked):
     result = cli_invoke("m.pt", "--spatial", "-q", exit_code=0)
-    assert (result.stdout, result.stderr) == (f"{FULL.output.path}\n", "")
+    assert (result.stdout, result.stderr) == ("models/a.onnx\nmodels/a.pt2\nmodels/a.int8.onnx\n", "")
+    assert cli_invoke("m.pt", "--spatial", "--dry-run", "-q", exit_code=0).stdout == ""
 
 
 @pytest.mark.parametrize("more", [[], ["-q"], ["-v"]], ids=["alone", "quiet", "verbose"])

@@ -20,6 +20,7 @@ _MOST_BYTES = 1 << 24
 _FIELDS = ("model", "name", "config", "arguments")
 FOLDER = "records"
 _TAKEN, _REPORT = ("summary", FOLDER), ".report"  # what the batch itself writes
+_BESIDE = (".fp16", ".int8", ".versatile")  # what a conversion adds to its name for files beside the first
 _NAME = re.compile(r"[\w.+-]+", re.ASCII)
 
 
@@ -166,4 +167,9 @@ def _named(items: Sequence[Item], errors: list[str]) -> tuple[Item, ...]:
     for name, count in Counter(name.lower() for name in names).items():  # some file systems fold case
         if count > 1:
             errors.append(f"{count} models have the name {name}; give them names in a manifest")
+    folded = {name.lower() for name in names}
+    for name in names:
+        stem, suffix = name[: name.rfind(".")], name[name.rfind(".") :].lower()
+        if suffix in _BESIDE and stem.lower() in folded:
+            errors.append(f"the name {name} is what further files of {stem} are called; give it another in a manifest")
     return tuple(replace(item, name=name) for item, name in zip(items, names, strict=True))

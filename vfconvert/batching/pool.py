@@ -18,6 +18,7 @@ import psutil
 
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 60.0  # for a training to write its checkpoint
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 _CGROUP = Path("/sys/fs/cgroup")  # of version 2: what a container may take
 
 
@@ -65,7 +66,7 @@ def run_all(
     """Run the jobs, at most `most` at a time, in their order; tell of each as it ends, in the order of ending.
 
     While there is no memory for the next, nothing is started, unless nothing runs. What still runs when the caller
-    leaves is ended: by SIGTERM, and where that does not help by SIGKILL. `begun` is told of every start.
+    leaves is ended: by SIGTERM, and where that does not help by SIGKILL. `begun` is told just before every start.
     Processes get this one's environment but for the names `without`.
     """
     waiting, running = list(jobs), dict[int, _Running]()
@@ -73,8 +74,9 @@ def run_all(
         while waiting or running:
             while waiting and len(running) < most and _fits(waiting[0], running, free):
                 job = waiting.pop(0)
-                running[job.number] = _Running(job, threads, without)
                 begun(job.number)
+                with _no_signals():
+                    running[job.number] = _Running(job, threads, without)
             for number, process in list(running.items()):
                 if (ended := process.ended()) is not None:
                     del running[number]
@@ -134,8 +136,22 @@ class _Running:
         )
 
 
+@contextlib.contextmanager
+def _no_signals() -> Iterator[None]:
+    """Within, what ends this process waits: raised in a fork's own callbacks, an exception would be lost."""
+    if sys.platform != "linux":  # elsewhere none of them runs
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent(parent: int) -> None:
     """In the new process: when its parent is killed, the kernel ends it too, so that a second run is alone."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # killed before that
         os._exit(1)

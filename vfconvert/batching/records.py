@@ -103,7 +103,17 @@ def is_done(record: Record | None, key: str) -> bool:
     if record is None or record.exit_code != 0 or record.key != key or record.report is None:
         return False
     try:
-        files = [(Path(one["path"]), one["bytes"]) for one in record.report["artefacts"]]
-        return bool(files) and all(path.stat().st_size == size for path, size in files)
+        files = files_of(record.report)
+        return bool(files) and all(Path(path).stat().st_size == size for path, size in files)
     except (OSError, KeyError, TypeError):
         return False
+
+
+def files_of(report: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
+    """Path and bytes of every file that a report says was written, those of further precisions too.
+
+    Raises `KeyError` and `TypeError` where it is no report.
+    """
+    further = [one for one in report.get("precisions") or () if one["path"] is not None]
+    found = {one["path"]: one["bytes"] for one in (*(report.get("artefacts") or ()), *further)}
+    return tuple(found.items())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,13 +60,13 @@ def run_batch(
             told(Progressed(item=item, record=known, skipped=True))
         else:
             waiting.append((item, key))
-    for item, _ in waiting:
-        report_path(folder, item).unlink(missing_ok=True)  # an earlier run's, in whose record it stays
     work = [_job(number, item, folder, resume) for number, (item, _) in enumerate(waiting)]
     threads = max(1, cores() // max(1, min(jobs, len(work))))
 
     def begun(number: int) -> None:
-        told(Progressed(item=waiting[number][0], record=None))
+        item, _ = waiting[number]
+        report_path(folder, item).unlink(missing_ok=True)  # an earlier run's, in whose record it stays
+        told(Progressed(item=item, record=None))
 
     for ended in run_all(work, jobs, threads=threads, without=without, begun=begun, idle=idle, free=free):
         item, key = waiting[ended.number]
@@ -97,10 +98,19 @@ def part_of(items: Sequence[Item], part: tuple[int, int]) -> tuple[Item, ...]:
     return tuple(items[first - 1 :: count])
 
 
-def known_records(items: Sequence[Item], folder: Path) -> Iterator[tuple[Item, Record | None]]:
-    """Every item with the record that any run left."""
+def known_records(
+    items: Sequence[Item], folder: Path, done: Mapping[str, Record | None]
+) -> Iterator[tuple[Item, Record | None]]:
+    """Every item with its record: by name in `done`, what this run knows of its own; of others what another run left.
+
+    The record of another model, recipe, argument or version under an item's name is none of the item's.
+    """
     for item in items:
-        yield item, read_record(folder, item)
+        if item.name in done:
+            yield item, done[item.name]
+            continue
+        record = read_record(folder, item)
+        yield item, record if record is not None and record.key == key_of(item) else None
 
 
 def _make(folder: Path) -> None:
@@ -116,7 +126,7 @@ def _make(folder: Path) -> None:
 def _job(number: int, item: Item, folder: Path, resume: bool) -> Job:
     output = folder / f"{item.name}.onnx"
     command = [sys.executable, "-m", "vfconvert", "convert", *item.arguments]
-    command += ["--config", str(item.config)] if item.config is not None else []
+    command += ["--config", str(item.config), "--no-verbose"] if item.config is not None else []
     command += ["--output", str(output), "--report", str(report_path(folder, item)), "--quiet"]
     command += ["--resume"] if resume and has_checkpoint(folder, item.name) else []
     command += ["--", str(item.model)]  # whatever it is called, it is no option
@@ -141,7 +151,7 @@ def _need(item: Item, known: Record | None) -> int:
 
 
 def _record(ended: Ended, key: str, job: Job, report: Path) -> Record:
-    return Record(
+    record = Record(
         key=key,
         exit_code=ended.exit_code if ended.exit_code >= 0 else 128 - ended.exit_code,
         seconds=round(ended.seconds, 3),
@@ -149,6 +159,9 @@ def _record(ended: Ended, key: str, job: Job, report: Path) -> Record:
         peak_bytes=ended.peak_bytes,
         report=_read(report) if ended.exit_code in (0, GateError.exit_code) else None,
     )
+    if record.exit_code == 0 and record.state != "converted":
+        return dataclasses.replace(record, error=f"ended with 0 and wrote no file; {job.errors} has what it said")
+    return record
 
 
 def _error(ended: Ended, log: Path) -> str:

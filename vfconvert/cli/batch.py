@@ -11,23 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
-from vfconvert.cli.convert import convert
+from vfconvert.cli.batch_arguments import is_option_of_conversions, wrong_arguments, wrong_items
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.cli.values import Value
 
 if TYPE_CHECKING:
+    from vfconvert.batching.records import Record
     from vfconvert.batching.running import Progressed
+    from vfconvert.reporting.batch import Row
 
 _ARGUMENTS = "vfconvert.batch.arguments"
-# What the batch says to every conversion, or what would be one file for all of them.
-_OWN = (
-    *("output", "reports", "as_json", "quiet", "verbose", "config", "training_resume", "dry_run"),
-    *("save_plan", "save_config", "junit", "training_checkpoints", "damage_cache"),
-)
-_CODE = ("trust_pickle", "trust_data_code")
 _PATH = click.Path(path_type=Path)
 _option = partial(click.option, cls=SectionOption, section="Batch")
 
@@ -38,7 +33,16 @@ class _Command(SectionCommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, given = (args[: (at := args.index("--"))], args[at + 1 :]) if "--" in args else (args, [])
         ctx.meta[_ARGUMENTS] = tuple(given)
-        return super().parse_args(ctx, own)
+        try:
+            return super().parse_args(ctx, own)
+        except click.NoSuchOption as error:
+            if not is_option_of_conversions(error.option_name):
+                raise
+            raise click.UsageError(
+                f"{error.option_name} is an option of conversions, which stand after --: "
+                f"vfconvert batch MODELS... -o DIR -- {error.option_name}",
+                ctx,
+            ) from error
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "MODELS... -o DIR [OPTIONS] [-- OPTIONS OF EVERY CONVERSION]")
@@ -89,16 +93,20 @@ def batch(
     from vfconvert.batching.items import read_items
     from vfconvert.batching.running import cores, has_checkpoint, known_records, part_of, run_batch
     from vfconvert.cli.batch_screen import Table
-    from vfconvert.errors import BatchError
+    from vfconvert.errors import ManifestError
     from vfconvert.reporting.batch import headline, row_to_json, rows_of, to_markdown
     from vfconvert.reporting.batch_files import write_summary
 
     arguments = ctx.meta[_ARGUMENTS]
     items = read_items(models, config=config, arguments=arguments, lines=sys.stdin, check=wrong_arguments)
+    if wrong := wrong_items(items):
+        raise ManifestError("; ".join(wrong))
     mine = part_of(items, part) if part is not None else items
+    known: dict[str, Record | None] = {item.name: None for item in mine}
     with Table(mine, quiet=quiet) as table:
 
         def told(step: Progressed) -> None:
+            known[step.item.name] = step.record
             table.told(step)
             if as_json and step.record is not None:
                 click.echo(row_to_json(*rows_of([(step.item, step.record)])))
@@ -116,34 +124,30 @@ def batch(
             )
         finally:  # after an interruption too: what did not run is pending
             if output.is_dir():
-                write_summary(rows_of(known_records(items, output)), output)
+                write_summary(rows_of(known_records(items, output, known)), output)
     rows = rows_of((item, records[item.name]) for item in mine)
     if summary := os.environ.get(STEP_SUMMARY):
         append_text(to_markdown(rows), summary)
     if not as_json:
         click.echo(headline(rows))
         click.echo(str(output / "summary.md"))
-    failed = [row for row in rows if row.state != "converted"]
-    if failed:
-        left = any(has_checkpoint(output, row.name) for row in failed)
-        raise BatchError(
-            f"{len(failed)} of {len(rows)} models failed, for instance {failed[0].name}: {failed[0].error}; "
-            f"{output / 'summary.md'} lists all, and the same command tries them again"
-            f"{' (with --resume, since trainings have begun)' if left else ''}"
-        )
+    left = any(has_checkpoint(output, row.name) for row in rows if row.state != "converted")
+    refuse_failures(rows, output / "summary.md", resumable=left)
 
 
-def wrong_arguments(arguments: Sequence[str], own: bool) -> list[str]:
-    """What a batch does not take among the arguments of conversions; those of a manifest (not `own`) run no code."""
-    with convert.make_context("vfconvert", list(arguments), resilient_parsing=True) as context:
-        flags = {parameter.name: parameter.opts[-1] for parameter in convert.params}
-        given = [name for name in flags if name and context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-        wrong = [f"{flags[name]} is the batch's own, or one file for many; drop it" for name in given if name in _OWN]
-        if (other := context.params.get("model")) is not None:
-            wrong.append(f"got {str(other)!r}, expected options alone")
-        if own:
-            return wrong
-        architecture = str(context.params.get("arch") or "")
-        code = [name for name in given if name in _CODE]
-        code += ["arch"] if architecture and not architecture.startswith(("torchvision:", "timm:")) else []
-        return wrong + [f"{flags[name]} may run code, so it stands after -- and in no list; move it" for name in code]
+def refuse_failures(rows: Sequence[Row], summary: Path, *, resumable: bool) -> None:
+    """Raise `GateError` where gates failed and nothing else did, `BatchError` where any model failed otherwise."""
+    from vfconvert.errors import BatchError, GateError
+    from vfconvert.reporting.batch import counted
+    from vfconvert.reporting.units import plural
+
+    bad = [row for row in rows if row.state != "converted"]
+    if not bad:
+        return
+    failed = [row for row in bad if row.state != "gate failed"]
+    first = (failed or bad)[0]
+    raise (BatchError if failed else GateError)(
+        f"of {plural(len(rows), 'model')} {counted(bad)}, for instance {first.name}: {first.error}; "
+        f"{summary} lists all, and the same command tries them again"
+        f"{' (with --resume, since trainings have begun)' if resumable else ''}"
+    )

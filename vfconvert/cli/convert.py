@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ _STATED_BY_A_PLAN = (
     *("linear", "include", "exclude", "include_first", "layers"),
     *("targets", "max_drop", "refine", "damage_cache"),
 )
+_OF_THE_COMMAND = ("quiet", "verbose", "as_json", "config", "save_config")  # what is no field of the options
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
 
 CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use it only on code you trust."
@@ -51,14 +52,8 @@ def convert(
     """Convert MODEL, the same as without the word "convert"."""
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
-    _check_method(ctx, values)
-    values["arch_args"] = mapping_of(values["arch_args"])
-    stated = any(parameter.name == "formats" and is_stated(ctx, parameter) for parameter in ctx.command.params)
-    if not stated and (named := format_of(values["output"])) is not None:
-        values["formats"] = (named,)
-    training = training_of(values)
-    options = ConversionOptions(**values, training=training, command=command_line(ctx))
-    others = int(os.environ.get("RANK", "0") or 0) > 0 and training.epochs > 0  # the first process speaks for all
+    options = options_of(ctx, values)
+    others = int(os.environ.get("RANK", "0") or 0) > 0 and options.training.epochs > 0  # the first speaks for all
     for given, warning in ((options.trust_pickle, TRUST_WARNING), (options.trust_data_code, CODE_WARNING)):
         if given and not others:
             click.echo(warning, err=True)
@@ -89,10 +84,28 @@ def convert(
         beside = () if report.dry else (*options.reports, *((options.junit,) if options.junit is not None else ()))
         for path in beside:
             click.echo(f"Written: {path}")
-    elif report.output is not None:
-        click.echo(report.output.path)
+    else:
+        from vfconvert.reporting.figures import further_files
+
+        for path in (*(file.path for file in report.artefacts), *(row.path for row in further_files(report))):
+            click.echo(path)
     refuse_failed(report)
     return report
+
+
+def options_of(ctx: click.Context, values: Mapping[str, Any]) -> ConversionOptions:
+    """The options that a parsed command line says, `values` being those of its parameters.
+
+    Raises `click.UsageError` where they do not go together, and what the values' own checks raise.
+    """
+    values = {name: value for name, value in values.items() if name not in _OF_THE_COMMAND}
+    _check_method(ctx, values)
+    values["arch_args"] = mapping_of(values["arch_args"])
+    stated = any(parameter.name == "formats" and is_stated(ctx, parameter) for parameter in ctx.command.params)
+    if not stated and (named := format_of(values["output"])) is not None:
+        values["formats"] = (named,)
+    training = training_of(values)
+    return ConversionOptions(**values, training=training, command=command_line(ctx))
 
 
 def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:

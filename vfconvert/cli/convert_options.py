@@ -251,7 +251,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="Where to compute: cpu, cuda, cuda:1.",
     ),
     _writing("--json", "as_json", is_flag=True, help="Print the report as one JSON object instead of text."),
-    _writing("-q", "--quiet", is_flag=True, help="Print nothing but errors and the path of the file written."),
+    _writing("-q", "--quiet", is_flag=True, help="Print nothing but errors and the paths of the files written."),
     _writing("-v", "--verbose", is_flag=True, help="List every layer, times, versions and checksums."),
     _recipe(
         "--config",

@@ -42,3 +42,6 @@ def optimise_(model: onnx_ir.Model) -> None:
     common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     common.DeduplicateInitializersPass()(model)
     common.CommonSubexpressionEliminationPass()(model)
+    for name in ("OutputFixPass", "NameFixPass"):  # one value as two outputs; older releases leave that as it was
+        if hasattr(common, name):
+            getattr(common, name)()(model)

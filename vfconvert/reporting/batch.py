@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from vfconvert.batching.items import Item
-from vfconvert.batching.records import Record
+from vfconvert.batching.records import Record, files_of
 from vfconvert.reporting.markdown import code, plain, table
 from vfconvert.reporting.units import is_share, mebibytes, percent, plural, seconds, whole
 
@@ -61,7 +61,7 @@ def _row(item: Item, record: Record | None) -> Row:
             value = value.get(key) if isinstance(value, Mapping) else None
         return value
 
-    latency, artefacts = read("latency"), read("artefacts") or []
+    latency = read("latency")
     return Row(
         name=item.name,
         model=str(item.model),
@@ -77,7 +77,7 @@ def _row(item: Item, record: Record | None) -> Row:
         latency_ratio=latency["after"] / latency["before"] if latency else None,
         measure=read("agreement", "measure"),
         agreement=read("agreement", "value"),
-        files=tuple(one["path"] for one in artefacts),
+        files=tuple(path for path, _ in files_of(report)),
     )
 
 
@@ -87,10 +87,14 @@ def counts_of(rows: Sequence[Row]) -> dict[str, int]:
     return {state: counts[state] for state in STATES}
 
 
+def counted(rows: Sequence[Row]) -> str:
+    """How many rows in each state that there is, as in `1 converted, 2 failed`."""
+    return ", ".join(f"{count} {state}" for state, count in counts_of(rows).items() if count)
+
+
 def headline(rows: Sequence[Row]) -> str:
     """One sentence: how many models, and how many in each state that there is."""
-    said = ", ".join(f"{count} {state}" for state, count in counts_of(rows).items() if count)
-    return f"{plural(len(rows), 'model')}: {said}"
+    return f"{plural(len(rows), 'model')}: {counted(rows)}"
 
 
 def row_to_json(row: Row) -> str:
