@@ -28,7 +28,8 @@ class SamePadding(nn.Module):
 
     def _around(self, axis: int, size: int) -> tuple[Any, Any]:
         stride, reach = self.stride[axis], self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
-        wanted = torch.sym_max((-(-size // stride) - 1) * stride + reach - size, 0)
+        # Never a quotient of something negative, which ONNX rounds towards zero.
+        wanted = torch.sym_max((size + stride - 1) // stride * stride - stride + reach - size, 0)
         return wanted // 2, wanted - wanted // 2
 
     def extra_repr(self) -> str:
