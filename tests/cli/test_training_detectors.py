@@ -24,7 +24,7 @@ class Regions(torch.nn.Module):
 
     def forward(self, x):
         found = self.body(x)
-        counts = [1 + int(image.mean() * 1e6) % 3 for image in x]
+        counts = [1 + int(image.mean() * 1e4) % 3 for image in x]
         regions = self.head(torch.cat([each.expand(n, -1, -1, -1) for each, n in zip(found, counts, strict=True)]))
         parts = regions.mean((2, 3)).split(counts)
         return [{"boxes": part[:, :4], "scores": part[:, 4]} for part in parts]
