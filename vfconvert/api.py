@@ -10,7 +10,7 @@ import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from vfconvert.preparation import Given
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.report import ArtefactReport, ConversionReport
 from vfconvert.reporting.writing import write_report
+from vfconvert.reporting.written import with_files
 from vfconvert.targets import Target, read_target
 from vfconvert.training_options import TrainingOptions
 
@@ -50,19 +51,22 @@ _OF_FILES = ("arch", "arch_args", "trust_pickle")
 KEYWORDS = tuple(name for names in _SETTINGS.values() for name in names if name not in _OWN)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Conversion:
     """A converted network.
 
     `model` is the trainable network with its `VersatileConv2d` layers, `inference` the one with shared sums that files
-    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU.
+    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU. `report`
+    has every file that `export` has written, and the gates that `check` has judged since the last of them.
     """
 
     model: nn.Module
     inference: nn.Module
     report: ConversionReport
+    _bare: ConversionReport
     _delivery: Delivery
     _options: ConversionOptions
+    _files: dict[str, ArtefactReport] = field(default_factory=dict)
 
     def export(
         self, path: str | Path, *, format: str | None = None, dynamic_size: bool = False, opset: int = 18
@@ -88,23 +92,25 @@ class Conversion:
         )
         with ExitStack() as outputs:
             (written,), _ = deliver(self._delivery, options, outputs)
+        self._files[written.path] = written
+        self.report = with_files(self._bare, tuple(self._files.values()))
         return written
 
     def check(
         self,
         *,
-        files: Sequence[ArtefactReport] = (),
+        files: Sequence[ArtefactReport] | None = None,
         fail_under_saving: Mapping[str, str | float] | None = None,
         fail_over_drop: float | None = None,
         max_latency_ratio: float | None = None,
         max_parity_error: float | None = None,
         max_size: int | str | None = None,
     ) -> ConversionReport:
-        """The report with `files`, which `export` returned, and with the command's gates judged on it.
+        """The report with `files` that `export` returned (None: all of them), and the command's gates judged on it.
 
         Savings are like `{"params": "40%"}`, where numbers are shares of the original; the drop is in points, the size
         in bytes or like "5MB". What was not measured passes no gate: bytes and parity are those of `files`, latency
-        takes a conversion that measures. Raises `GateError` that names each failed gate with what it got,
+        takes a conversion that measures. Raises `GateError` that names each failed gate and has the report,
         `UncheckableGateError` for a limit that no gate has, `ValueError` for one that cannot be read.
         """
         options = dataclasses.replace(
@@ -120,12 +126,14 @@ class Conversion:
         )
         if not options.gated:
             raise UncheckableGateError("check(): no gate was given, and nothing would be judged")
-        report = gated(dataclasses.replace(self.report, artefacts=tuple(files)), options)
+        judged = tuple(self._files.values()) if files is None else tuple(files)
+        report = gated(with_files(self._bare, judged), options)
+        self.report = dataclasses.replace(self.report, gates=report.gates)
         refuse_failed(report)
         return report
 
     def save_report(self, path: str | Path) -> None:
-        """Write the report in the form of its suffix: .html, .md, .json or .csv. Raises `UnwritableOutputError`."""
+        """Write `report` in the form of the suffix: .html, .md, .json or .csv. Raises `UnwritableOutputError`."""
         write_report(self.report, Path(path))
 
 
@@ -186,6 +194,7 @@ def convert(
         model=delivery.student,
         inference=delivery.inference.model,
         report=report,
+        _bare=report,
         _delivery=delivery,
         _options=options,
     )
