@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from vfconvert.data.examples import Examples
-from vfconvert.data.foreign import DatasetExamples
+from vfconvert.data.given import given_examples
 from vfconvert.delivery import Delivery, deliver
-from vfconvert.errors import ExportError, NoImagesError, UncheckableGateError
+from vfconvert.errors import ExportError, UncheckableGateError
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.gating import gated, refuse_failed
@@ -154,9 +152,9 @@ def convert(
     `model` is a module, which is left as it is, or a path to any file that the command reads. `targets` are limits like
     `{"params": "50%", "latency": 0.8}`, where numbers are shares of the original; `layers` decide by name, like
     `{"layer4.*": "spatial"}`. `data` is what `--data` takes; or a tensor of images `(N, C, H, W)` as the network is
-    given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader of one. Without it,
-    images are made up. `settings` are further fields of `ConversionOptions` and of `TrainingOptions`, but for those of
-    files, gates and reports.
+    given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader that reads all of
+    one as it is. Without it, images are made up. `settings` are further fields of `ConversionOptions` and of
+    `TrainingOptions`, but for those of files, gates and reports.
 
     Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read,
     and the errors of `vfconvert.errors`.
@@ -165,7 +163,7 @@ def convert(
     if isinstance(model, nn.Module) and (given := [name for name in _OF_FILES if name in settings]):
         raise TypeError(f"convert(): {given[0]} says how a file is read, but a network was given; drop it")
     loaded = loaded_module(model) if isinstance(model, nn.Module) else None
-    examples = _examples(data)
+    examples = None if data is None or isinstance(data, (str, Path)) else given_examples(data)
     options = ConversionOptions(
         model=loaded.path if loaded is not None else Path(str(model)),
         spatial=spatial,
@@ -235,19 +233,3 @@ def _layers(given: Mapping[str, str] | Sequence[Override]) -> list[Override]:
     if not isinstance(given, Mapping):
         return list(given)
     return [read_override(f"{glob}={kind}") for glob, kind in given.items()]
-
-
-def _examples(data: Any) -> Examples | None:
-    if data is None or isinstance(data, (str, Path)):
-        return None
-    if isinstance(data, DataLoader):
-        data = data.dataset
-    if isinstance(data, Tensor) and data.dim() != 4:
-        raise NoImagesError(f"data: got a tensor {tuple(data.shape)}, expected images (N, C, H, W)")
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        raise NoImagesError(
-            f"data: got a {type(data).__name__}, expected a path, a tensor (N, C, H, W), or a dataset with a length"
-        )
-    if len(data) < 2:
-        raise NoImagesError(f"data: got {len(data)} image(s), expected at least 2: one to fit, one to verify")
-    return DatasetExamples(f"<{type(data).__name__}>", data)
