@@ -16,6 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vfconvert.combinations import TRAINING_PREFIX, wrong_combination
 from vfconvert.data.given import given_examples
 from vfconvert.delivery import Delivery, deliver
 from vfconvert.errors import ExportError, UncheckableGateError
@@ -36,6 +37,10 @@ from vfconvert.training_options import TrainingOptions
 
 _SETTINGS = {
     part: tuple(field.name for field in dataclasses.fields(part)) for part in (ConversionOptions, TrainingOptions)
+}
+_DEFAULTS = {
+    part: {field.name: field.default for field in dataclasses.fields(part)}
+    for part in (ConversionOptions, TrainingOptions)
 }
 # What `convert` has under another name, what `export` has, and what is about files alone.
 _OWN = (
@@ -156,8 +161,8 @@ def convert(
     one as it is. Without it, images are made up. `settings` are further fields of `ConversionOptions` and of
     `TrainingOptions`, but for those of files, gates and reports.
 
-    Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read,
-    and the errors of `vfconvert.errors`.
+    Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read and
+    where settings say nothing beside each other, and the errors of `vfconvert.errors`.
     """
     own, training = _settings(settings)
     if isinstance(model, nn.Module) and (given := [name for name in _OF_FILES if name in settings]):
@@ -176,6 +181,7 @@ def convert(
         command="vfconvert.convert",
         **own,
     )
+    _check(options, settings, has_images=data is not None)
     scratch = epochs > 0 and options.training.checkpoints is None
     with tempfile.TemporaryDirectory(prefix="vfconvert-") if scratch else nullcontext("") as folder:
         run = options
@@ -196,6 +202,21 @@ def convert(
         _delivery=delivery,
         _options=options,
     )
+
+
+def _check(options: ConversionOptions, settings: Mapping[str, Any], *, has_images: bool) -> None:
+    """Raise `ValueError` where the keywords say nothing beside each other; one of its default value is not stated."""
+    parts = ((options, ""), (options.training, TRAINING_PREFIX))
+    names = (*settings, "spatial", "channel", "layers", "targets")
+    stated = {
+        f"{prefix}{name}"
+        for part, prefix in parts
+        for name, default in _DEFAULTS[type(part)].items()
+        if name in names and getattr(part, name) != default
+    }
+    problem = wrong_combination(options, stated, lambda name: name.removeprefix(TRAINING_PREFIX), has_images=has_images)
+    if problem is not None:
+        raise ValueError(f"convert(): {problem}")
 
 
 def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
