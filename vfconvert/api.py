@@ -10,17 +10,16 @@ import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from vfconvert.data.examples import Examples
-from vfconvert.data.foreign import DatasetExamples
+from vfconvert.combinations import TRAINING_PREFIX, wrong_combination
+from vfconvert.data.given import given_examples
 from vfconvert.delivery import Delivery, deliver
-from vfconvert.errors import ExportError, NoImagesError, UncheckableGateError
+from vfconvert.errors import ExportError, UncheckableGateError
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.gating import gated, refuse_failed
@@ -32,11 +31,16 @@ from vfconvert.preparation import Given
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.report import ArtefactReport, ConversionReport
 from vfconvert.reporting.writing import write_report
+from vfconvert.reporting.written import with_files
 from vfconvert.targets import Target, read_target
 from vfconvert.training_options import TrainingOptions
 
 _SETTINGS = {
     part: tuple(field.name for field in dataclasses.fields(part)) for part in (ConversionOptions, TrainingOptions)
+}
+_DEFAULTS = {
+    part: {field.name: field.default for field in dataclasses.fields(part)}
+    for part in (ConversionOptions, TrainingOptions)
 }
 # What `convert` has under another name, what `export` has, and what is about files alone.
 _OWN = (
@@ -50,19 +54,22 @@ _OF_FILES = ("arch", "arch_args", "trust_pickle")
 KEYWORDS = tuple(name for names in _SETTINGS.values() for name in names if name not in _OWN)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Conversion:
     """A converted network.
 
     `model` is the trainable network with its `VersatileConv2d` layers, `inference` the one with shared sums that files
-    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU.
+    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU. `report`
+    has every file that `export` has written, and the gates that `check` has judged since the last of them.
     """
 
     model: nn.Module
     inference: nn.Module
     report: ConversionReport
+    _bare: ConversionReport
     _delivery: Delivery
     _options: ConversionOptions
+    _files: dict[str, ArtefactReport] = field(default_factory=dict)
 
     def export(
         self, path: str | Path, *, format: str | None = None, dynamic_size: bool = False, opset: int = 18
@@ -88,23 +95,25 @@ class Conversion:
         )
         with ExitStack() as outputs:
             (written,), _ = deliver(self._delivery, options, outputs)
+        self._files[written.path] = written
+        self.report = with_files(self._bare, tuple(self._files.values()))
         return written
 
     def check(
         self,
         *,
-        files: Sequence[ArtefactReport] = (),
+        files: Sequence[ArtefactReport] | None = None,
         fail_under_saving: Mapping[str, str | float] | None = None,
         fail_over_drop: float | None = None,
         max_latency_ratio: float | None = None,
         max_parity_error: float | None = None,
         max_size: int | str | None = None,
     ) -> ConversionReport:
-        """The report with `files`, which `export` returned, and with the command's gates judged on it.
+        """The report with `files` that `export` returned (None: all of them), and the command's gates judged on it.
 
         Savings are like `{"params": "40%"}`, where numbers are shares of the original; the drop is in points, the size
         in bytes or like "5MB". What was not measured passes no gate: bytes and parity are those of `files`, latency
-        takes a conversion that measures. Raises `GateError` that names each failed gate with what it got,
+        takes a conversion that measures. Raises `GateError` that names each failed gate and has the report,
         `UncheckableGateError` for a limit that no gate has, `ValueError` for one that cannot be read.
         """
         options = dataclasses.replace(
@@ -120,12 +129,14 @@ class Conversion:
         )
         if not options.gated:
             raise UncheckableGateError("check(): no gate was given, and nothing would be judged")
-        report = gated(dataclasses.replace(self.report, artefacts=tuple(files)), options)
+        judged = tuple(self._files.values()) if files is None else tuple(files)
+        report = gated(with_files(self._bare, judged), options)
+        self.report = dataclasses.replace(self.report, gates=report.gates)
         refuse_failed(report)
         return report
 
     def save_report(self, path: str | Path) -> None:
-        """Write the report in the form of its suffix: .html, .md, .json or .csv. Raises `UnwritableOutputError`."""
+        """Write `report` in the form of the suffix: .html, .md, .json or .csv. Raises `UnwritableOutputError`."""
         write_report(self.report, Path(path))
 
 
@@ -146,18 +157,18 @@ def convert(
     `model` is a module, which is left as it is, or a path to any file that the command reads. `targets` are limits like
     `{"params": "50%", "latency": 0.8}`, where numbers are shares of the original; `layers` decide by name, like
     `{"layer4.*": "spatial"}`. `data` is what `--data` takes; or a tensor of images `(N, C, H, W)` as the network is
-    given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader of one. Without it,
-    images are made up. `settings` are further fields of `ConversionOptions` and of `TrainingOptions`, but for those of
-    files, gates and reports.
+    given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader that reads all of
+    one as it is. Without it, images are made up. `settings` are further fields of `ConversionOptions` and of
+    `TrainingOptions`, but for those of files, gates and reports.
 
-    Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read,
-    and the errors of `vfconvert.errors`.
+    Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read and
+    where settings say nothing beside each other, and the errors of `vfconvert.errors`.
     """
     own, training = _settings(settings)
     if isinstance(model, nn.Module) and (given := [name for name in _OF_FILES if name in settings]):
         raise TypeError(f"convert(): {given[0]} says how a file is read, but a network was given; drop it")
     loaded = loaded_module(model) if isinstance(model, nn.Module) else None
-    examples = _examples(data)
+    examples = None if data is None or isinstance(data, (str, Path)) else given_examples(data)
     options = ConversionOptions(
         model=loaded.path if loaded is not None else Path(str(model)),
         spatial=spatial,
@@ -170,6 +181,7 @@ def convert(
         command="vfconvert.convert",
         **own,
     )
+    _check(options, settings, has_images=data is not None)
     scratch = epochs > 0 and options.training.checkpoints is None
     with tempfile.TemporaryDirectory(prefix="vfconvert-") if scratch else nullcontext("") as folder:
         run = options
@@ -186,9 +198,25 @@ def convert(
         model=delivery.student,
         inference=delivery.inference.model,
         report=report,
+        _bare=report,
         _delivery=delivery,
         _options=options,
     )
+
+
+def _check(options: ConversionOptions, settings: Mapping[str, Any], *, has_images: bool) -> None:
+    """Raise `ValueError` where the keywords say nothing beside each other; one of its default value is not stated."""
+    parts = ((options, ""), (options.training, TRAINING_PREFIX))
+    names = (*settings, "spatial", "channel", "layers", "targets")
+    stated = {
+        f"{prefix}{name}"
+        for part, prefix in parts
+        for name, default in _DEFAULTS[type(part)].items()
+        if name in names and getattr(part, name) != default
+    }
+    problem = wrong_combination(options, stated, lambda name: name.removeprefix(TRAINING_PREFIX), has_images=has_images)
+    if problem is not None:
+        raise ValueError(f"convert(): {problem}")
 
 
 def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -226,19 +254,3 @@ def _layers(given: Mapping[str, str] | Sequence[Override]) -> list[Override]:
     if not isinstance(given, Mapping):
         return list(given)
     return [read_override(f"{glob}={kind}") for glob, kind in given.items()]
-
-
-def _examples(data: Any) -> Examples | None:
-    if data is None or isinstance(data, (str, Path)):
-        return None
-    if isinstance(data, DataLoader):
-        data = data.dataset
-    if isinstance(data, Tensor) and data.dim() != 4:
-        raise NoImagesError(f"data: got a tensor {tuple(data.shape)}, expected images (N, C, H, W)")
-    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
-        raise NoImagesError(
-            f"data: got a {type(data).__name__}, expected a path, a tensor (N, C, H, W), or a dataset with a length"
-        )
-    if len(data) < 2:
-        raise NoImagesError(f"data: got {len(data)} image(s), expected at least 2: one to fit, one to verify")
-    return DatasetExamples(f"<{type(data).__name__}>", data)

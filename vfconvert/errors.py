@@ -6,6 +6,8 @@ are taken: 0 success, 1 an internal error, 2 a wrong command line (click's own).
 
 from __future__ import annotations
 
+from typing import Any
+
 _LONGEST = 160  # characters of another library's message
 _LONGEST_MESSAGE = 2000
 
@@ -22,9 +24,13 @@ class VfconvertError(Exception):
 
 
 class GateError(VfconvertError):
-    """A gate failed: the network was converted and measured, and a figure is not within the limit asked for."""
+    """A gate failed: the network was converted and measured, and a figure is not within the limit asked for.
+
+    `report` is the `ConversionReport` with all gates and what each got.
+    """
 
     exit_code = 3
+    report: Any = None
 
 
 class ConfigError(VfconvertError):

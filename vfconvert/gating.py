@@ -36,8 +36,8 @@ def gated(report: ConversionReport, options: ConversionOptions) -> ConversionRep
     if options.dry_run:
         told = ("gates judge what was made and measured, and a dry run makes nothing: none was judged",)
         return replace(report, warnings=(*report.warnings, *told)) if options.gated else report
-    warnings = (*report.warnings, *_beyond_the_search(report, options))
-    report = replace(report, gates=tuple(_gates(report, options)), warnings=warnings)
+    warnings = dict.fromkeys((*report.warnings, *_beyond_the_search(report, options)))  # judged again, it says so once
+    report = replace(report, gates=tuple(_gates(report, options)), warnings=tuple(warnings))
     if not report.failed_gates or options.keep_on_fail:
         return report
     return replace(
@@ -50,13 +50,18 @@ def gated(report: ConversionReport, options: ConversionOptions) -> ConversionRep
 
 
 def refuse_failed(report: ConversionReport) -> None:
-    """Raise `GateError`, naming each failed gate with what it got and its limit, where there is one."""
-    if not report.failed_gates:
-        return
+    """Raise `GateError`, which has the report and names each failed gate with what it got, where there is one."""
+    if report.failed_gates:
+        raise _failure(report)
+
+
+def _failure(report: ConversionReport) -> GateError:
     said = "; ".join(f"--{gate.name}: {gate_text(gate)}" for gate in report.failed_gates)
     kept = "; the files were kept" if report.artefacts else ""
     files = "; no file was written (--keep-on-fail writes it)" if report.discarded else kept
-    raise GateError(f"{len(report.failed_gates)} of {len(report.gates)} gate(s) failed: {said}{files}")
+    error = GateError(f"{len(report.failed_gates)} of {len(report.gates)} gate(s) failed: {said}{files}")
+    error.report = report
+    return error
 
 
 def _beyond_the_search(report: ConversionReport, options: ConversionOptions) -> Iterator[str]:

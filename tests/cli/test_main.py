@@ -11,7 +11,7 @@ from tests.reporting.samples import DRY, FULL
 from tests.reporting.test_gates import FAILED
 from vfconvert.cli.convert_options import CROPS, DEFAULTS
 from vfconvert.cli.main import main
-from vfconvert.cli.training_options import PREFIX
+from vfconvert.combinations import TRAINING_PREFIX
 from vfconvert.errors import GateError
 from vfconvert.ops.crops import CROP_FAMILIES
 from vfconvert.options import ConversionOptions
@@ -81,7 +81,7 @@ def test_meta_a_heavy_package_is_seen():
 
 
 def test_there_is_one_option_for_every_field():
-    names = {option.name for option in OPTIONS if not option.name.startswith(PREFIX)} - {
+    names = {option.name for option in OPTIONS if not option.name.startswith(TRAINING_PREFIX)} - {
         "quiet",
         "verbose",
         "as_json",
@@ -89,7 +89,9 @@ def test_there_is_one_option_for_every_field():
         "save_config",
     }
     assert names == {field.name for field in fields(ConversionOptions)} - {"command", "training"}
-    training = {option.name.removeprefix(PREFIX) for option in OPTIONS if option.name.startswith(PREFIX)}
+    training = {
+        option.name.removeprefix(TRAINING_PREFIX) for option in OPTIONS if option.name.startswith(TRAINING_PREFIX)
+    }
     assert training == {field.name for field in fields(TrainingOptions)}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,20 +16,16 @@ from vfconvert.cli.group import MAIN_JOB, SectionCommand
 from vfconvert.cli.recipe import command_line, is_stated, recipe_text
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
-from vfconvert.cli.training_options import PREFIX, training_of
+from vfconvert.cli.training_options import training_of
 from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of
+from vfconvert.combinations import wrong_combination
 from vfconvert.formats import format_of
 from vfconvert.options import ConversionOptions
 
 if TYPE_CHECKING:
     from vfconvert.reporting.report import ConversionReport
 
-_STATED_BY_A_PLAN = (
-    *("spatial", "channel", "windows", "channel_stride", "crops"),
-    *("linear", "include", "exclude", "include_first", "layers"),
-    *("targets", "max_drop", "refine", "damage_cache"),
-)
 _OF_THE_COMMAND = ("quiet", "verbose", "as_json", "config", "save_config")  # what is no field of the options
 TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
 
@@ -99,62 +95,22 @@ def options_of(ctx: click.Context, values: Mapping[str, Any]) -> ConversionOptio
     Raises `click.UsageError` where they do not go together, and what the values' own checks raise.
     """
     values = {name: value for name, value in values.items() if name not in _OF_THE_COMMAND}
-    _check_method(ctx, values)
     values["arch_args"] = mapping_of(values["arch_args"])
     stated = any(parameter.name == "formats" and is_stated(ctx, parameter) for parameter in ctx.command.params)
     if not stated and (named := format_of(values["output"])) is not None:
         values["formats"] = (named,)
     training = training_of(values)
-    return ConversionOptions(**values, training=training, command=command_line(ctx))
+    options = ConversionOptions(**values, training=training, command=command_line(ctx))
+    _check(ctx, options)
+    return options
 
 
-def _check_method(ctx: click.Context, values: dict[str, Any]) -> None:
+def _check(ctx: click.Context, options: ConversionOptions) -> None:
     """Raise `click.UsageError` where nothing says how to convert, or an option says nothing beside the others."""
-
-    def given(*names: str) -> list[str]:
-        options = {parameter.name: parameter for parameter in ctx.command.params}
-        return [options[name].opts[0] for name in names if is_stated(ctx, options[name])]
-
-    _check_training(given, values)
-    limits = ("fail_under_saving", "fail_over_drop", "max_latency_ratio", "max_parity_error", "max_size")
-    if values["keep_on_fail"] and all(values[name] in (None, ()) for name in limits):
-        raise click.UsageError("--keep-on-fail says nothing without a gate; add one, like --max-size 5MB, or drop it")
-    if values["plan"] is not None:
-        if stated := given(*_STATED_BY_A_PLAN):
-            raise click.UsageError(
-                f"--plan says what becomes of every layer, so {', '.join(stated)} "
-                f"cannot be given beside it; drop {'it' if len(stated) == 1 else 'them'}, or --plan"
-            )
-        return
-    kinds = {override.kind for override in values["layers"]}
-    searches = bool(values["targets"]) or values["max_drop"] is not None
-    if not (values["spatial"] or values["channel"] or kinds or searches):
-        raise click.UsageError("nothing to do: add --spatial, --channel or both, or --target, --layer or --plan")
-    if searches and (stated := given("windows", "channel_stride")):
-        raise click.UsageError(f"{stated[0]} is chosen for every layer under --target and --max-drop; drop it")
-    if searches and kinds - {"keep"}:
-        raise click.UsageError("under --target and --max-drop, --layer takes GLOB=keep only; drop one of the two")
-    if values["max_drop"] is not None and values["dry_run"]:
-        raise click.UsageError("--max-drop has to fit networks, and --dry-run fits none; drop one of the two")
-    if values["refine"] and not values["targets"]:
-        raise click.UsageError("--refine compares plans within a target; add --target or drop it")
-    if values["refine"] and (values["max_drop"] is not None or values["dry_run"]):
-        other = "--dry-run fits none" if values["dry_run"] else "--max-drop fits its own"
-        raise click.UsageError(f"--refine has to fit networks, and {other}; drop one of the two")
-    if values["damage_cache"] is not None and not searches:
-        raise click.UsageError("--damage-cache says nothing without --target or --max-drop; add one or drop it")
-    for flag, needed in (("windows", "channel"), ("channel_stride", "channel"), ("crops", "spatial")):
-        wanted = values[needed] or "both" in kinds or (needed == "channel" and "channel" in kinds)
-        if given(flag) and not wanted:
-            raise click.UsageError(f"{given(flag)[0]} says nothing without --{needed}; add that or drop it")
-
-
-def _check_training(given: Callable[..., list[str]], values: dict[str, Any]) -> None:
-    """Raise `click.UsageError` where an option of the training says nothing."""
-    names = [name for name in values if name.startswith(PREFIX) and name != f"{PREFIX}epochs"]
-    if values["target_data"] is not None:
-        names.remove(f"{PREFIX}task")  # which says what the targets are
-    if not values[f"{PREFIX}epochs"] and (stated := given(*names)):
-        raise click.UsageError(f"{stated[0]} says nothing without --epochs; add that or drop it")
-    if values[f"{PREFIX}epochs"] and values["data"] is None:
-        raise click.UsageError("--epochs trains on images; add --data")
+    parameters = {str(parameter.name): parameter for parameter in ctx.command.params}
+    stated = {name for name, parameter in parameters.items() if is_stated(ctx, parameter)}
+    problem = wrong_combination(
+        options, stated, lambda name: parameters[name].opts[0], has_images=options.data is not None
+    )
+    if problem is not None:
+        raise click.UsageError(problem)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from vfconvert.cli.group import ARGUMENTS, COMMAND_LINE, MAIN_JOB, SectionOption
-from vfconvert.cli.training_options import PREFIX
+from vfconvert.combinations import TRAINING_PREFIX
 from vfconvert.errors import ConfigError, TrainingError
 from vfconvert.json_fields import near, shown
 from vfconvert.training_options import TrainingOptions
@@ -138,8 +138,9 @@ def _value(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str])
     if _is_flag(parameter):
         return _WORDS[texts[0]]
     value = parameter.type_cast_value(ctx, list(texts) if parameter.multiple else texts[0])
-    if str(parameter.name).startswith(PREFIX):
-        TrainingOptions(**{str(parameter.name).removeprefix(PREFIX): value})  # its own checks, each of one option
+    name = str(parameter.name)
+    if name.startswith(TRAINING_PREFIX):
+        TrainingOptions(**{name.removeprefix(TRAINING_PREFIX): value})  # its own checks, each of one option
     return value
 
 

@@ -12,9 +12,9 @@ import click
 
 from vfconvert.cli.group import SectionOption
 from vfconvert.cli.values import NUMBERS
+from vfconvert.combinations import TRAINING_PREFIX
 from vfconvert.training_options import NORMS, OPTIMIZERS, PRECISIONS, TrainingOptions
 
-PREFIX = "training_"
 _TASKS = ("classification", "restoration", "segmentation", "distil")
 _DEFAULTS = {field.name: field.default for field in fields(TrainingOptions)}
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -25,7 +25,7 @@ def _option(flag: str, name: str, *, help: str, section: str = "Fine-tuning", **
     if default is not None and not settings.get("is_flag"):
         settings.setdefault("show_default", True)
     return click.option(
-        flag, f"{PREFIX}{name}", cls=SectionOption, section=section, default=default, help=help, **settings
+        flag, f"{TRAINING_PREFIX}{name}", cls=SectionOption, section=section, default=default, help=help, **settings
     )
 
 
@@ -100,7 +100,7 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
 def training_of(values: dict[str, Any]) -> TrainingOptions:
     """Take the values of these options out of those of a command. Raises `TrainingError`."""
     names = [field.name for field in fields(TrainingOptions)]
-    taken = {name: values.pop(f"{PREFIX}{name}") for name in names}
+    taken = {name: values.pop(f"{TRAINING_PREFIX}{name}") for name in names}
     if taken["crop_scale"] is not None:
         taken["crop_scale"] = tuple(taken["crop_scale"])
     return TrainingOptions(**taken)

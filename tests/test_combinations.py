@@ -1,0 +1,73 @@
+"""What says nothing beside other options is refused from the command line and from Python, in the same words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import vfconvert
+from tests.cli.conftest import network
+from vfconvert.combinations import wrong_combination
+from vfconvert.options import ConversionOptions
+
+PLAIN = {"reconstruct": False, "measure": False}
+IMAGES = torch.randn(4, 3, 12, 12)
+REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
+    ({}, "nothing to do: add spatial, channel or both, or targets, layers or plan"),
+    ({"spatial": True, "rate": 0.1}, "rate says nothing without epochs; add that or drop it"),
+    ({"spatial": True, "optimizer": "sgd"}, "optimizer says nothing without epochs; add that or drop it"),
+    ({"spatial": True, "epochs": 1, "data": None}, "epochs trains on images; add data"),
+    ({"spatial": True, "windows": 7}, "windows says nothing without channel; add that or drop it"),
+    ({"spatial": True, "channel_stride": 2}, "channel_stride says nothing without channel; add that or drop it"),
+    ({"channel": True, "crops": "lines"}, "crops says nothing without spatial; add that or drop it"),
+    ({"layers": {"3": "channel"}, "crops": "lines"}, "crops says nothing without spatial; add that or drop it"),
+    ({"spatial": True, "refine": 3}, "refine compares plans within a target; add targets or drop it"),
+    ({"targets": {"params": "80%"}, "max_drop": 1, "refine": 3}, "refine has to fit networks, and max_drop fits its"),
+    ({"targets": {"params": "80%"}, "windows": 4}, "windows is chosen for every layer under targets and max_drop"),
+    (
+        {"targets": {"params": "80%"}, "layers": {"3": "lines:primaries=0.5"}},
+        "under targets and max_drop, layers takes GLOB=keep only; drop one of the two",
+    ),
+    ({"spatial": True, "damage_cache": "d.json"}, "damage_cache says nothing without targets or max_drop"),
+    ({"spatial": True, "plan": "p.json"}, "plan says what becomes of every layer, so spatial cannot be given beside"),
+    ({"plan": "p.json", "include": ["3"], "refine": 1}, "so include, refine cannot be given beside it; drop them, or"),
+)
+
+
+@pytest.mark.parametrize(("settings", "said"), REFUSED)
+def test_python_refuses_what_says_nothing(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as raised:
+        vfconvert.convert(network(), **{"data": IMAGES, **PLAIN, **settings})
+    assert str(raised.value).startswith("convert(): ")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"spatial": True, "windows": 2, "rate": None, "refine": 0, "damage_cache": None},
+        {"layers": {"3": "channel"}, "windows": 3},
+        {"layers": {"3": "both"}, "crops": "lines"},
+    ],
+)
+def test_python_takes_defaults_and_what_a_layer_needs(settings: dict[str, Any]) -> None:
+    assert vfconvert.convert(network(), data=IMAGES, **PLAIN, **settings).report.layers
+
+
+def problem(stated: tuple[str, ...] = (), *, has_images: bool = True, **settings: Any) -> str | None:
+    options = ConversionOptions(model=Path("m.pt"), **settings)
+    return wrong_combination(options, stated, lambda name: f"<{name}>", has_images=has_images)
+
+
+def test_the_words_are_the_callers() -> None:
+    assert problem(spatial=True) is None
+    assert problem(("training_task",), spatial=True, target_data=Path("masks")) is None
+    assert problem(("training_rate",), spatial=True) == (
+        "<training_rate> says nothing without <training_epochs>; add that or drop it"
+    )
+    assert problem(spatial=True, keep_on_fail=True) == (
+        "<keep_on_fail> says nothing without a gate; add one, like <max_size> 5MB, or drop it"
+    )
+    assert problem(max_drop=1.0, dry_run=True) == (
+        "<max_drop> has to fit networks, and <dry_run> fits none; drop one of the two"
+    )
