@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -138,20 +139,29 @@ class _Running:
 
 @contextlib.contextmanager
 def _no_signals() -> Iterator[None]:
-    """Within, what ends this process waits: raised in a fork's own callbacks, an exception would be lost."""
-    if sys.platform != "linux":  # elsewhere none of them runs
+    """Within, what ends this process waits: raised in a fork's own callbacks, an exception would be lost.
+
+    Handlers are exchanged, and no signal is blocked: that would be of one thread, and another would take it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where no handler runs
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    known = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in known:
+        signal.signal(number, lambda got, _: came.append(got))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in known.items():
+            signal.signal(number, handler)
+        for again in came:
+            signal.raise_signal(again)
 
 
 def _end_with_parent(parent: int) -> None:
     """In the new process: when its parent is killed, the kernel ends it too, so that a second run is alone."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # killed before that
         os._exit(1)

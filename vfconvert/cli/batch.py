@@ -146,8 +146,11 @@ def refuse_failures(rows: Sequence[Row], summary: Path, *, resumable: bool) -> N
         return
     failed = [row for row in bad if row.state != "gate failed"]
     first = (failed or bad)[0]
-    raise (BatchError if failed else GateError)(
+    said = (
         f"of {plural(len(rows), 'model')} {counted(bad)}, for instance {first.name}: {first.error}; "
         f"{summary} lists all, and the same command tries them again"
         f"{' (with --resume, since trainings have begun)' if resumable else ''}"
     )
+    if failed:
+        raise BatchError(said)
+    raise GateError(said)
