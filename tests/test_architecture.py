@@ -13,7 +13,7 @@ PACKAGE = ROOT / "vfconvert"
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
     *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
-    *("specs", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
+    *("specs", "readers", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
@@ -44,6 +44,7 @@ ORDER = (
         "tuning",
         "run",
         "pipeline",
+        "keywords",
         "api",
         "config",
         "cli",
