@@ -29,6 +29,7 @@ from vfconvert.pipeline import converted
 from vfconvert.preparation import Given
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.report import ArtefactReport, ConversionReport
+from vfconvert.reporting.units import judged_value, metric
 from vfconvert.reporting.writing import write_report
 from vfconvert.reporting.written import with_files
 from vfconvert.targets import Target
@@ -37,7 +38,7 @@ from vfconvert.training_options import TrainingOptions
 _OF_FILES = ("arch", "arch_args", "trust_pickle")
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Conversion:
     """A converted network.
 
@@ -53,6 +54,12 @@ class Conversion:
     _delivery: Delivery
     _options: ConversionOptions
     _files: dict[str, ArtefactReport] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sizes = f"{metric(self.report.before.parameters)} -> {metric(self.report.after.parameters)} parameters"
+        if (found := self.report.agreement) is None:
+            return f"Conversion({sizes})"
+        return f"Conversion({sizes}, {found.measure} {judged_value(found.measure, found.value)})"
 
     def export(
         self, path: str | Path, *, format: str | None = None, dynamic_size: bool = False, opset: int = 18
