@@ -164,6 +164,15 @@ def test_import_stays_light():
     assert heavy_after("import vfconvert") == []
 
 
+def test_a_conversion_from_python_takes_nothing_of_the_terminal_or_of_onnx():
+    statement = """
+import torch, vfconvert
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+vfconvert.convert(network, spatial=True, data=torch.rand(8, 3, 8, 8), measure=False, reconstruct=False)
+"""
+    assert heavy_after(statement) == ["torchvision", "scipy", "PIL"]
+
+
 def test_meta_a_heavy_import_is_seen():
     assert heavy_after("import vfconvert, rich") == ["rich"]
 
