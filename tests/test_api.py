@@ -194,7 +194,7 @@ def test_convert_takes_no_setting_of_files_gates_and_reports(setting: dict[str, 
 def test_convert_refuses_an_architecture_beside_a_network() -> None:
     with pytest.raises(TypeError, match="arch says how a file is read, but a network was given"):
         vfconvert.convert(network(), spatial=True, arch="torchvision:resnet18")
-    with pytest.raises(TypeError, match="include got a text, expected a sequence"):
+    with pytest.raises(TypeError, match=r"include: got 'layer4', expected a sequence of texts"):
         vfconvert.convert(network(), spatial=True, include="layer4")
 
 

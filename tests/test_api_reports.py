@@ -11,6 +11,7 @@ import torch
 import vfconvert
 from tests.cli.conftest import network
 from vfconvert.errors import GateError
+from vfconvert.reporting.units import metric
 
 
 @pytest.fixture
@@ -83,3 +84,15 @@ def test_gates_may_judge_some_of_the_files(found: vfconvert.Conversion, tmp_path
     assert report.gates[0].got == second.bytes
     assert found.report.artefacts == (first, second)
     assert found.report.gates == report.gates
+
+
+def test_a_conversion_is_shown_in_a_line(found: vfconvert.Conversion) -> None:
+    assert found.report.agreement is not None
+    found.report = dataclasses.replace(
+        found.report, agreement=dataclasses.replace(found.report.agreement, measure="top-1 agreement", value=0.984)
+    )
+    before, after = found.report.before.parameters, found.report.after.parameters
+    shown = f"{metric(before)} -> {metric(after)} parameters"
+    assert repr(found) == f"Conversion({shown}, top-1 agreement 98.40 %)"
+    found.report = dataclasses.replace(found.report, agreement=None)
+    assert repr(found) == f"Conversion({shown})"

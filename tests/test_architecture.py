@@ -13,7 +13,7 @@ PACKAGE = ROOT / "vfconvert"
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
     *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
-    *("specs", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
+    *("specs", "readers", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
@@ -44,6 +44,7 @@ ORDER = (
         "tuning",
         "run",
         "pipeline",
+        "keywords",
         "api",
         "config",
         "cli",
@@ -161,6 +162,15 @@ def test_meta_a_ring_is_seen():
 
 def test_import_stays_light():
     assert heavy_after("import vfconvert") == []
+
+
+def test_a_conversion_from_python_takes_nothing_of_the_terminal_or_of_onnx():
+    statement = """
+import torch, vfconvert
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+vfconvert.convert(network, spatial=True, data=torch.rand(8, 3, 8, 8), measure=False, reconstruct=False)
+"""
+    assert heavy_after(statement) == ["torchvision", "scipy", "PIL"]
 
 
 def test_meta_a_heavy_import_is_seen():

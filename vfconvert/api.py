@@ -6,7 +6,6 @@ Nothing is written but by `Conversion.export`, and by the options that name a fi
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -16,45 +15,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vfconvert.combinations import TRAINING_PREFIX, wrong_combination
 from vfconvert.data.given import given_examples
 from vfconvert.delivery import Delivery, deliver
 from vfconvert.errors import ExportError, UncheckableGateError
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.gating import gated, refuse_failed
+from vfconvert.keywords import check_settings, read_layers, read_limits, read_named, read_settings, read_targets
 from vfconvert.loading.in_memory import loaded_module
 from vfconvert.options import ConversionOptions
-from vfconvert.overrides import Override, read_override
+from vfconvert.overrides import Override
 from vfconvert.pipeline import converted
 from vfconvert.preparation import Given
 from vfconvert.progress import Progress, no_progress
 from vfconvert.reporting.report import ArtefactReport, ConversionReport
+from vfconvert.reporting.units import judged_value, metric
 from vfconvert.reporting.writing import write_report
 from vfconvert.reporting.written import with_files
-from vfconvert.targets import Target, read_target
+from vfconvert.targets import Target
 from vfconvert.training_options import TrainingOptions
 
-_SETTINGS = {
-    part: tuple(field.name for field in dataclasses.fields(part)) for part in (ConversionOptions, TrainingOptions)
-}
-_DEFAULTS = {
-    part: {field.name: field.default for field in dataclasses.fields(part)}
-    for part in (ConversionOptions, TrainingOptions)
-}
-# What `convert` has under another name, what `export` has, and what is about files alone.
-_OWN = (
-    *("model", "data", "layers", "targets", "training", "dry_run", "formats", "output", "command"),
-    *("dynamic_size", "opset", "precision", "int8", "reports", "samples", "junit", "keep_on_fail"),
-    *("fail_under_saving", "fail_over_drop", "max_latency_ratio", "max_parity_error", "max_size", "trust_data_code"),
-)
-_PATHS = ("plan", "save_plan", "damage_cache", "target_data", "costs", "checkpoints", "tensorboard")
 _OF_FILES = ("arch", "arch_args", "trust_pickle")
-# The fields of the options that `convert` takes as keywords.
-KEYWORDS = tuple(name for names in _SETTINGS.values() for name in names if name not in _OWN)
 
 
-@dataclass(kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Conversion:
     """A converted network.
 
@@ -70,6 +54,12 @@ class Conversion:
     _delivery: Delivery
     _options: ConversionOptions
     _files: dict[str, ArtefactReport] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        sizes = f"{metric(self.report.before.parameters)} -> {metric(self.report.after.parameters)} parameters"
+        if (found := self.report.agreement) is None:
+            return f"Conversion({sizes})"
+        return f"Conversion({sizes}, {found.measure} {judged_value(found.measure, found.value)})"
 
     def export(
         self, path: str | Path, *, format: str | None = None, dynamic_size: bool = False, opset: int = 18
@@ -118,13 +108,11 @@ class Conversion:
         """
         options = dataclasses.replace(
             self._options,
-            fail_under_saving=tuple(
-                read_saving(f"{cost}={_limit_text(share)}") for cost, share in (fail_under_saving or {}).items()
-            ),
+            fail_under_saving=read_limits("check(): fail_under_saving", read_saving, fail_under_saving or {}),
             fail_over_drop=fail_over_drop,
             max_latency_ratio=max_latency_ratio,
             max_parity_error=max_parity_error,
-            max_size=read_bytes(max_size) if isinstance(max_size, str) else max_size,
+            max_size=read_named("check(): max_size", read_bytes, max_size) if isinstance(max_size, str) else max_size,
             keep_on_fail=True,
         )
         if not options.gated:
@@ -161,28 +149,27 @@ def convert(
     one as it is. Without it, images are made up. `settings` are further fields of `ConversionOptions` and of
     `TrainingOptions`, but for those of files, gates and reports.
 
-    Raises `TypeError` for a setting that does not exist, `ValueError` for a target or layer that cannot be read and
-    where settings say nothing beside each other, and the errors of `vfconvert.errors`.
+    Raises `TypeError` for a setting that does not exist or is of another kind, `ValueError` for a text that cannot be
+    read and where settings say nothing beside each other, and the errors of `vfconvert.errors`.
     """
-    own, training = _settings(settings)
-    if isinstance(model, nn.Module) and (given := [name for name in _OF_FILES if name in settings]):
+    stated = {"spatial": spatial, "channel": channel, "epochs": epochs, **settings}
+    own, training = read_settings(stated)
+    if isinstance(model, nn.Module) and (given := [name for name in _OF_FILES if settings.get(name)]):
         raise TypeError(f"convert(): {given[0]} says how a file is read, but a network was given; drop it")
     loaded = loaded_module(model) if isinstance(model, nn.Module) else None
     examples = None if data is None or isinstance(data, (str, Path)) else given_examples(data)
     options = ConversionOptions(
         model=loaded.path if loaded is not None else Path(str(model)),
-        spatial=spatial,
-        channel=channel,
-        targets=tuple(_targets(targets)),
-        layers=tuple(_layers(layers)),
+        targets=read_targets(targets),
+        layers=read_layers(layers),
         data=Path(data) if isinstance(data, (str, Path)) else None,
         formats=(),
-        training=TrainingOptions(epochs=epochs, **training),
+        training=TrainingOptions(**training),
         command="vfconvert.convert",
         **own,
     )
-    _check(options, settings, has_images=data is not None)
-    scratch = epochs > 0 and options.training.checkpoints is None
+    check_settings(options, (*stated, "layers", "targets"), has_images=data is not None)
+    scratch = options.training.epochs > 0 and options.training.checkpoints is None
     with tempfile.TemporaryDirectory(prefix="vfconvert-") if scratch else nullcontext("") as folder:
         run = options
         if scratch:  # of a run that nobody means to go on with
@@ -202,55 +189,3 @@ def convert(
         _delivery=delivery,
         _options=options,
     )
-
-
-def _check(options: ConversionOptions, settings: Mapping[str, Any], *, has_images: bool) -> None:
-    """Raise `ValueError` where the keywords say nothing beside each other; one of its default value is not stated."""
-    parts = ((options, ""), (options.training, TRAINING_PREFIX))
-    names = (*settings, "spatial", "channel", "layers", "targets")
-    stated = {
-        f"{prefix}{name}"
-        for part, prefix in parts
-        for name, default in _DEFAULTS[type(part)].items()
-        if name in names and getattr(part, name) != default
-    }
-    problem = wrong_combination(options, stated, lambda name: name.removeprefix(TRAINING_PREFIX), has_images=has_images)
-    if problem is not None:
-        raise ValueError(f"convert(): {problem}")
-
-
-def _settings(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Those of the conversion and those of its training."""
-    for name in given:
-        if name not in KEYWORDS:
-            nearest = difflib.get_close_matches(name, KEYWORDS, n=1, cutoff=0.0)[0]
-            raise TypeError(f"convert() has no setting {name!r}; the nearest is {nearest!r}")
-        if name in ("include", "exclude") and isinstance(given[name], str):
-            raise TypeError(f"convert(): {name} got a text, expected a sequence of them, like [{given[name]!r}]")
-    values = {name: _as_field(name, value) for name, value in given.items()}
-    conversion = {name: value for name, value in values.items() if name in _SETTINGS[ConversionOptions]}
-    return conversion, {name: value for name, value in values.items() if name not in conversion}
-
-
-def _as_field(name: str, value: Any) -> Any:
-    """A value as the options hold it."""
-    if name in _PATHS and isinstance(value, str):
-        return Path(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _targets(given: Mapping[str, str | float] | Sequence[Target]) -> list[Target]:
-    if not isinstance(given, Mapping):
-        return list(given)
-    return [read_target(f"{cost}={_limit_text(limit)}") for cost, limit in given.items()]
-
-
-def _limit_text(limit: str | float) -> str:
-    """As the command line takes it; a number is a share of the original."""
-    return limit if isinstance(limit, str) else f"{100 * limit:g}%"
-
-
-def _layers(given: Mapping[str, str] | Sequence[Override]) -> list[Override]:
-    if not isinstance(given, Mapping):
-        return list(given)
-    return [read_override(f"{glob}={kind}") for glob, kind in given.items()]

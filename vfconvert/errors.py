@@ -6,7 +6,7 @@ are taken: 0 success, 1 an internal error, 2 a wrong command line (click's own).
 
 from __future__ import annotations
 
-from typing import Any
+import typing
 
 _LONGEST = 160  # characters of another library's message
 _LONGEST_MESSAGE = 2000
@@ -30,7 +30,7 @@ class GateError(VfconvertError):
     """
 
     exit_code = 3
-    report: Any = None
+    report: typing.Any = None
 
 
 class ConfigError(VfconvertError):

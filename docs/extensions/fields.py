@@ -9,14 +9,14 @@ import dataclasses
 from typing import Any
 
 from docs.extensions.commands import prose
-from vfconvert.api import KEYWORDS
 from vfconvert.cli.convert import convert
-from vfconvert.cli.training_options import PREFIX
+from vfconvert.combinations import TRAINING_PREFIX
+from vfconvert.keywords import KEYWORDS
 from vfconvert.options import ConversionOptions
 from vfconvert.training_options import TrainingOptions
 
 PAGE = "python"
-_PREFIXES = {ConversionOptions: "", TrainingOptions: PREFIX}
+_PREFIXES = {ConversionOptions: "", TrainingOptions: TRAINING_PREFIX}
 
 
 def table(options: type[Any]) -> str:

@@ -14,8 +14,8 @@ from docs.extensions.fields import table
 from tests.browser import CHROMIUM, Browser
 from tests.docs.pages import DOCS, PAGES, ROOT
 from vfconvert import errors
-from vfconvert.api import KEYWORDS
 from vfconvert.cli.main import main
+from vfconvert.keywords import KEYWORDS
 from vfconvert.options import ConversionOptions
 from vfconvert.training_options import TrainingOptions
 

@@ -1,6 +1,7 @@
 """What is said of a plan within targets, and of those that were fitted beside it."""
 
-from vfconvert.reporting.budget import budget_lines, few_tried
+from vfconvert.reporting.budget import few_tried
+from vfconvert.reporting.budget_lines import budget_lines
 from vfconvert.reporting.report import BudgetReport, TargetReport, TrialReport
 
 

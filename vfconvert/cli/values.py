@@ -12,6 +12,7 @@ import click
 
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.overrides import read_count_or_share, read_override
+from vfconvert.readers import read_numbers, read_shape, read_size
 from vfconvert.targets import read_target
 
 if TYPE_CHECKING:
@@ -55,23 +56,6 @@ class Explained(_ParamType):
             return self._read(value)
         except ValueError as error:
             self.fail(f"got {value!r}: {error}" if self._quoted else str(error), param, ctx)
-
-
-def read_size(text: str) -> tuple[int, int]:
-    """`32` is 32x32; `32x64` is a height of 32 and a width of 64."""
-    height, cross, width = text.lower().partition("x")
-    return (int(height), int(width if cross else height))
-
-
-def read_numbers(text: str) -> tuple[float, ...]:
-    """`0.485,0.456,0.406`."""
-    return tuple(float(part) for part in text.split(","))
-
-
-def read_shape(text: str) -> tuple[int, int, int]:
-    """`3,224,224`: channels, height, width."""
-    channels, height, width = (int(part) for part in text.split(","))
-    return channels, height, width
 
 
 def read_pair(text: str) -> tuple[str, object]:

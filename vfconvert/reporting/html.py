@@ -7,7 +7,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from vfconvert.reporting.budget import budget_lines
+from vfconvert.reporting.budget_lines import budget_lines
 from vfconvert.reporting.charts import training_charts
 from vfconvert.reporting.figures import converted_of, figures, further_files
 from vfconvert.reporting.gates import gate_text

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import fsum
 from pathlib import Path
 
-from vfconvert.reporting.budget import budget_lines
+from vfconvert.reporting.budget_lines import budget_lines
 from vfconvert.reporting.figures import (
     ALL,
     DECISION_OF_THE_REST,

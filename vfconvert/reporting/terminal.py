@@ -12,9 +12,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vfconvert.reporting.budget import budget_lines
+from vfconvert.reporting.budget_lines import budget_lines
 from vfconvert.reporting.figures import size_figures
-from vfconvert.reporting.gates import discarded_lines, gate_lines
+from vfconvert.reporting.gate_lines import discarded_lines, gate_lines
 from vfconvert.reporting.layers import indented, layers_summary, layers_table
 from vfconvert.reporting.ledger import ledger
 from vfconvert.reporting.report import ConversionReport
