@@ -21,7 +21,15 @@ from vfconvert.errors import ExportError, UncheckableGateError
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.gating import gated, refuse_failed
-from vfconvert.keywords import check_settings, read_layers, read_limits, read_named, read_settings, read_targets
+from vfconvert.keywords import (
+    check_settings,
+    read_layers,
+    read_limit,
+    read_limits,
+    read_named,
+    read_settings,
+    read_targets,
+)
 from vfconvert.loading.in_memory import loaded_module
 from vfconvert.options import ConversionOptions
 from vfconvert.overrides import Override
@@ -104,14 +112,15 @@ class Conversion:
         Savings are like `{"params": "40%"}`, where numbers are shares of the original; the drop is in points, the size
         in bytes or like "5MB". What was not measured passes no gate: bytes and parity are those of `files`, latency
         takes a conversion that measures. Raises `GateError` that names each failed gate and has the report,
-        `UncheckableGateError` for a limit that no gate has, `ValueError` for one that cannot be read.
+        `UncheckableGateError` for a limit that no gate has, `ValueError` for one that cannot be read, `TypeError`
+        for one of another kind.
         """
         options = dataclasses.replace(
             self._options,
             fail_under_saving=read_limits("check(): fail_under_saving", read_saving, fail_under_saving or {}),
-            fail_over_drop=fail_over_drop,
-            max_latency_ratio=max_latency_ratio,
-            max_parity_error=max_parity_error,
+            fail_over_drop=read_limit("check(): fail_over_drop", fail_over_drop),
+            max_latency_ratio=read_limit("check(): max_latency_ratio", max_latency_ratio),
+            max_parity_error=read_limit("check(): max_parity_error", max_parity_error),
             max_size=read_named("check(): max_size", read_bytes, max_size) if isinstance(max_size, str) else max_size,
             keep_on_fail=True,
         )

@@ -23,6 +23,7 @@ from vfconvert.training_options import TrainingOptions
 Found = TypeVar("Found")
 
 _LONGEST = 80  # characters of a value in an error
+_LEAST = {"max_drop": 0, "refine": 0, "threads": 1}  # as the command line has them; other bounds are checked later
 _PARTS = (ConversionOptions, TrainingOptions)
 # What `convert` has under another name or not at all, and where it is.
 _COMMAND = "the command line has it"
@@ -84,6 +85,15 @@ def read_limits(where: str, read: Callable[[str], Found], given: Mapping[str, An
     )
 
 
+def read_limit(where: str, value: Any) -> float | None:
+    """A number, or None. Raises `TypeError`."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{where}: got {_shown(value)}, expected a number or None")
+    return float(value)
+
+
 def read_named(where: str, read: Callable[[str], Found], text: str) -> Found:
     """What a reader finds; its `ValueError` with where the text was given, and the text."""
     try:
@@ -129,12 +139,15 @@ def _read(name: str, value: Any) -> Any:
         return None
     read, expected = _READERS[kind]
     try:
-        return read(value)
+        found = read(value)
     except (TypeError, ValueError, ArithmeticError) as error:
         said = f"convert(): {name}: got {_shown(value)}, expected {expected}{' or None' if optional else ''}"
         if isinstance(value, str) and kind not in ("bool", "tuple[str, ...]"):  # whose texts are not read
             raise ValueError(said) from error
         raise TypeError(said) from error
+    if name in _LEAST and not found >= _LEAST[name]:
+        raise ValueError(f"convert(): {name}: got {_shown(value)}, expected at least {_LEAST[name]}")
+    return found
 
 
 def _shown(value: Any) -> str:
