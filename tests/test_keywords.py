@@ -1,5 +1,6 @@
 """Keywords of `convert`: texts as on the command line, values of their kind, and errors that name the keyword."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,10 +78,9 @@ def test_values_are_read(name: str, value: object, found: object) -> None:
     ],
 )
 def test_a_value_of_another_kind_is_refused(name: str, value: object, error: type[Exception], said: str) -> None:
-    with pytest.raises(error) as raised:
+    with pytest.raises(error, match=f"^{re.escape(f'convert(): {name}: {said}')}") as raised:
         read_settings({name: value})
     assert type(raised.value) is error
-    assert str(raised.value).startswith(f"convert(): {name}: {said}")
     assert "\n" not in str(raised.value)
 
 
@@ -103,9 +103,8 @@ def test_every_keyword_has_a_reader() -> None:
     ],
 )
 def test_what_is_no_setting_is_refused_with_where_it_is(name: str, said: str) -> None:
-    with pytest.raises(TypeError) as raised:
+    with pytest.raises(TypeError, match=f"^{re.escape(f'convert() has no setting {name!r}; {said}')}"):
         vfconvert.convert(network(), **{name: 1})
-    assert str(raised.value).startswith(f"convert() has no setting {name!r}; {said}")
 
 
 @pytest.mark.parametrize(
@@ -132,9 +131,8 @@ def test_what_is_no_setting_is_refused_with_where_it_is(name: str, said: str) ->
     ],
 )
 def test_limits_and_layers_that_cannot_be_read(read: Callable[[], Any], error: type[Exception], said: str) -> None:
-    with pytest.raises(error) as raised:
+    with pytest.raises(error, match=f"^{re.escape(said)}"):
         read()
-    assert str(raised.value).startswith(said)
 
 
 def test_limits_and_layers_are_read_or_taken() -> None:

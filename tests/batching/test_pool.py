@@ -80,13 +80,13 @@ def test_a_signal_that_comes_while_a_process_starts_is_not_lost(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def end(*_: object) -> None:
-        raise InterruptedError
+        raise InterruptedError("ended by a signal")
 
     os.register_at_fork(after_in_parent=fork)
     others = psutil.Process().children()
     before = signal.signal(signal.SIGTERM, end)
     try:
-        with pytest.raises(InterruptedError):
+        with pytest.raises(InterruptedError, match="ended by a signal"):
             list(run_all([job(tmp_path, 0, "import time; time.sleep(60)")], 1, threads=1))
     finally:
         signal.signal(signal.SIGTERM, before)

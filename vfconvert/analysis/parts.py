@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def parts_of(model: nn.Module, example: Tensor) -> tuple[Part, ...]:
 def _within(module: nn.Module, prefix: str, inputs: dict[nn.Module, list[Tensor | None]]) -> Iterator[Part]:
     for name, child in module.named_children():
         path = f"{prefix}{name}"
-        if sum(isinstance(each, nn.Conv2d) for each in child.modules()) < _FEWEST:
+        if not _may_be_part(child):
             continue
         given = inputs.get(child, [])
         network = trace(child, given[0]) if len(given) == 1 and given[0] is not None else None
@@ -61,13 +61,14 @@ def _within(module: nn.Module, prefix: str, inputs: dict[nn.Module, list[Tensor 
 
 
 def _inputs(model: nn.Module, example: Tensor) -> dict[nn.Module, list[Tensor | None]]:
-    """Of every submodule its calls: the tensor that it was given, None where it was given something else."""
+    """The calls of every submodule that may be a part: the tensor that it was given, None where it was no such one."""
     found: dict[nn.Module, list[Tensor | None]] = {}
 
     def note(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         found.setdefault(module, []).append(_image(inputs, keywords))
 
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in _composed(model)]
+    submodules = [module for module in model.modules() if module is not model and _may_be_part(module)]
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in submodules]
     try:
         with evaluating(model):
             model(example.clone())
@@ -77,8 +78,8 @@ def _inputs(model: nn.Module, example: Tensor) -> dict[nn.Module, list[Tensor | 
     return found
 
 
-def _composed(model: nn.Module) -> Sequence[nn.Module]:
-    return [module for module in model.modules() if module is not model and next(module.children(), None) is not None]
+def _may_be_part(module: nn.Module) -> bool:
+    return sum(isinstance(each, nn.Conv2d) for each in module.modules()) >= _FEWEST
 
 
 def _image(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
