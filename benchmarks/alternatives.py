@@ -2,6 +2,7 @@
 
     python -m benchmarks.alternatives DATA find --network resnet56 --cost params --lose 1.0,0.5
     python -m benchmarks.alternatives DATA at --network resnet56 --cost params --shares 0.62,0.71 --methods svd,prune
+    python -m benchmarks.alternatives DATA at --shares 0.78 --methods versatile,tucker --seed 1    # another draw
 
 `find` looks for the least share of the original's parameters (or executed MACs) at which the planned network loses at
 most so many points of the held-out training images, in steps of 2 %. `at` gives other methods the same shares: `svd`
@@ -55,9 +56,15 @@ def main() -> None:
             share = least_share(run, points)
             print(f"{arguments.cost}: {share:.2f} is the least that loses at most {points} points", flush=True)
         return
+    shares = [float(share) for share in arguments.shares.split(",")]
     for name in arguments.methods.split(","):
+        if name == "versatile":
+            run = judge.versatile(arguments.cost)
+            for share in shares:
+                run(share)
+            continue
         method = METHODS[name](bench)
-        for share in map(float, arguments.shares.split(",")):
+        for share in shares:
             judge.method(name, method, arguments.cost, share)
 
 
