@@ -5,11 +5,12 @@
     python -m benchmarks.alternatives DATA at --shares 0.78 --methods versatile,tucker --seed 1    # another draw
 
 `find` looks for the least share of the original's parameters (or executed MACs) at which the planned network loses at
-most so many points of the held-out training images, in steps of 2 %. `at` gives other methods the same shares: `svd`
-(reduced-rank regression, a kxk and a 1x1 convolution), `tucker` (Tucker-2), `group` (plain group convolution), `prune`
-(channels inside the blocks, cut by Torch-Pruning, which has to be installed). Every method gets the same images, the
-rate of each layer by the same knapsack over the same sensitivities, and the same repair: least squares on what each
-layer then sees, reconstruction of each block, a pass on the output. Accuracy on the test set is printed beside.
+most so many points of the held-out training images, in steps of 2 %. `at` gives other methods the same shares (and
+`versatile`): `svd` (reduced-rank regression, a kxk and a 1x1 convolution), `tucker` (Tucker-2), `group` (plain group
+convolution), `prune` (channels inside the blocks, cut by Torch-Pruning, which has to be installed). Every method gets
+the same images, the rate of each layer by the same knapsack over the same sensitivities, and the same repair: least
+squares on what each layer then sees, reconstruction of each block, a pass on the output. Accuracy on the test set is
+printed beside.
 """
 
 from __future__ import annotations
