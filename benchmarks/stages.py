@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vfconvert.analysis.graph import trace
+from vfconvert.analysis.counting import count_macs
+from vfconvert.analysis.graph import Network, trace
 from vfconvert.analysis.profile import profile
+from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_pass
 from vfconvert.fitting.sweep import compress
-from vfconvert.planning import Wish, make_plan
+from vfconvert.planning import Plan, Wish, make_plan
 
 WISHES = {
     "spatial": Wish(),
@@ -63,6 +65,22 @@ def stages(teacher: nn.Module, images: Tensor, wish: Wish, options: FitOptions, 
     )
     output_pass(student, teacher, images, options.augmentation, descent)
     keep(Stage("output pass", student, taken + time.perf_counter() - begun))
+
+
+def planned(teacher: nn.Module, images: Tensor, wish: Wish) -> tuple[Network, Plan]:
+    """The graph of a network on the device of `images` `(N, C, H, W)`, and the plan by which all its layers convert."""
+    network = trace(teacher, images[:2])
+    if network is None:
+        raise SystemExit("the network cannot be traced")
+    return network, make_plan(teacher, profile(teacher, images[:1]), network.following_norm, wish)
+
+
+def fitted(teacher: nn.Module, images: Tensor, wish: Wish, seed: int, share: float = 1.0) -> nn.Module:
+    """The fit with reconstruction as a conversion makes it, with that share of its steps; on the CPU."""
+    network, plan = planned(teacher, images, wish)
+    macs = count_macs(teacher, images[:1]).total
+    options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed, share=share)
+    return compress(teacher, network, plan, images, options).model.cpu()
 
 
 def parameters(model: nn.Module) -> int:

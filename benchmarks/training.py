@@ -33,21 +33,14 @@ from benchmarks import networks
 from benchmarks.accuracy import MEAN, STD, Cifar, accuracy, as_inputs
 from benchmarks.device_batches import DeviceBatches
 from benchmarks.methods import METHODS, student_of
-from benchmarks.stages import WISHES
+from benchmarks.stages import WISHES, fitted, planned
 from benchmarks.subjects import bench_of
-from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.forward import evaluating
-from vfconvert.analysis.graph import trace
-from vfconvert.analysis.profile import profile
 from vfconvert.budget.knapsack import choose, point_of
 from vfconvert.data.batches import BatchStream
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.data.transforms import TrainTransform
-from vfconvert.fitting.augment import Augmentation
-from vfconvert.fitting.options import FitOptions
-from vfconvert.fitting.sweep import compress
 from vfconvert.nn import VersatileConv2d
-from vfconvert.planning import make_plan
 from vfconvert.rewriting import rewrite
 from vfconvert.tasks.task import task_of
 from vfconvert.training import loop
@@ -212,14 +205,9 @@ def start_of(teacher: nn.Module, cifar: Cifar, kind: str, start: str, arguments:
 
 def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int, device: torch.device) -> nn.Module:
     teacher, images = copy.deepcopy(teacher).to(device), cifar.calibration(1024, seed).to(device)
-    network = trace(teacher, images[:2])
-    if network is None:
-        raise SystemExit("the network cannot be traced")
-    plan = make_plan(teacher, profile(teacher, images[:1]), network.following_norm, WISHES[kind])
     if start == "fit":
-        macs = count_macs(teacher, images[:1]).total
-        options = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=seed)
-        return compress(teacher, network, plan, images, options).model.cpu()
+        return fitted(teacher, images, WISHES[kind], seed)
+    _, plan = planned(teacher, images, WISHES[kind])
     torch.manual_seed(seed)
     student = rewrite(teacher, plan)
     if start == "matched":

@@ -27,19 +27,12 @@ from torch import Tensor, nn
 
 from benchmarks.networks import vdsr
 from benchmarks.restoration import PATCH, SCALES, luminance, patches, psnr
-from benchmarks.stages import WISHES, parameters
-from vfconvert.analysis.counting import count_macs
+from benchmarks.stages import WISHES, fitted, parameters
 from vfconvert.analysis.forward import evaluating
-from vfconvert.analysis.graph import trace
-from vfconvert.analysis.profile import profile
 from vfconvert.data.batches import BatchStream
 from vfconvert.data.examples import Label
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.data.restoration import RestorationTransform
-from vfconvert.fitting.augment import Augmentation
-from vfconvert.fitting.options import FitOptions
-from vfconvert.fitting.sweep import compress
-from vfconvert.planning import make_plan
 from vfconvert.tasks.task import task_of
 from vfconvert.training import loop
 from vfconvert.training.job import Job
@@ -137,18 +130,7 @@ def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argpars
         return found
     device = torch.device(arguments.device)
     teacher, images = copy.deepcopy(teacher).to(device), patches(paths, 384, arguments.seed).to(device)
-    network = trace(teacher, images[:2])
-    if network is None:
-        raise SystemExit("the network cannot be traced")
-    plan = make_plan(teacher, profile(teacher, images[:1]), network.following_norm, WISHES[kind])
-    options = FitOptions.within_budget(
-        macs=count_macs(teacher, images[:1]).total,
-        reconstruct=True,
-        augmentation=Augmentation(),
-        seed=arguments.seed,
-        share=arguments.reconstruct,
-    )
-    made = compress(teacher, network, plan, images, options).model.cpu()
+    made = fitted(teacher, images, WISHES[kind], arguments.seed, arguments.reconstruct)
     if kept is not None:
         torch.save(made, kept)
     return made

@@ -70,6 +70,19 @@ def test_weights_in_another_file_of_the_folder_are_read(tmp_path: Path) -> None:
         load_model(path)
 
 
+@pytest.mark.parametrize("location", ["model.onnx", "./model.onnx"])
+def test_a_file_that_names_itself_for_its_weights_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = saved(Path("model.onnx"), [CONV], {"w": floats(8, 4, 3, 3)})
+    model = onnx.load(path)
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], location)
+    model.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    path.write_bytes(model.SerializeToString())
+    assert model_files(path) == (path,)
+
+
 @pytest.mark.parametrize("location", ["../secret.bin", "/secret.bin", "link.bin"])
 def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
     folder = tmp_path / "folder"

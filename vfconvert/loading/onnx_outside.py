@@ -103,7 +103,8 @@ def check_outside(model: onnx.ModelProto, path: Path) -> tuple[Path, ...]:
                 tensor.raw_data = file.read(size)
             tensor.ClearField("external_data")
             tensor.data_location = TensorProto.DEFAULT
-    return tuple(sorted(files - {path}))
+    own = os.path.realpath(path)  # a file may say that its weights are in itself, by any spelling of its name
+    return tuple(sorted(file for file in files if os.path.realpath(file) != own))
 
 
 def _inside(location: str, folder: Path, path: Path) -> Path:
