@@ -136,10 +136,23 @@ def test_weights_beside_a_model_and_files_of_arguments_count(tmp_path: Path) -> 
     assert len(set(keys)) == 4
 
 
-def test_archives_of_images_count_by_their_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize("join", ["{0} {1}", "{0}={1}"])
+def test_files_count_as_they_are_given(tmp_path: Path, join: str) -> None:
+    (tmp_path / "model.pt").write_text("one")
+    (tmp_path / "costs.json").write_text("{}")
+    arguments = tuple(join.format("--costs", tmp_path / "costs.json").split())
+    item = Item(name="a", model=tmp_path / "model.pt", arguments=arguments)
+    before = key_of(item)
+    (tmp_path / "costs.json").write_text("{ }")
+    assert key_of(item) != before
+
+
+@pytest.mark.parametrize("join", ["{0} {1}", "{0}={1}"])
+def test_archives_of_images_count_by_their_names(tmp_path: Path, join: str) -> None:
     (tmp_path / "model.pt").write_text("one")
     (tmp_path / "images.tar").write_text("a")
-    item = Item(name="a", model=tmp_path / "model.pt", arguments=("--data", str(tmp_path / "images.tar")))
+    arguments = tuple(join.format("--data", tmp_path / "images.tar").split())
+    item = Item(name="a", model=tmp_path / "model.pt", arguments=arguments)
     before = key_of(item)
     (tmp_path / "images.tar").write_text("b")
     assert key_of(item) == before

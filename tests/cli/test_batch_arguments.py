@@ -81,6 +81,7 @@ def test_a_recipe_of_single_runs_may_say_what_the_batch_overrules(cli_invoke, tm
         (["--spatial", "--nonsense"], "every model: No such option"),
         (["--spatial", "--windows", "x"], "every model: Invalid value for '--windows'"),
         (["--spatial", "--epochs", "3"], "every model: --epochs trains on images; add --data"),
+        (["--spatial", "--fail-over-drop", "1"], "--fail-over-drop is judged on images held out of --data"),
         ([], "every model: nothing to do: add --spatial"),
     ],
 )

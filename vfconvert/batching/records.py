@@ -50,7 +50,8 @@ def key_of(item: Item) -> str:
     Arguments that name files count with what these hold, images by their names alone. A file that cannot be read counts
     as none, and the conversion says why it cannot.
     """
-    named = [Path(one) for flag, one in pairwise(("", *item.arguments)) if flag not in _IMAGES and one[:1] != "-"]
+    words = [word for one in item.arguments for word in (one.split("=", 1) if one[:2] == "--" else (one,))]
+    named = [Path(one) for flag, one in pairwise(("", *words)) if flag not in _IMAGES and one[:1] != "-"]
     files = [_digest(path) for path in named if path.is_file()]
     parts = [__version__, _digest(item.model), _digest(item.config), json.dumps(item.arguments), *files]
     return hashlib.sha256("\n".join(parts).encode("utf-8", errors="backslashreplace")).hexdigest()

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from vfconvert.cli.convert import convert, options_of
 from vfconvert.cli.recipe import is_stated, keys_of
 from vfconvert.errors import VfconvertError
+from vfconvert.gating import check_gates
 
 if TYPE_CHECKING:
     from vfconvert.batching.items import Item
@@ -65,7 +66,7 @@ def _wrong(item: Item, where: str) -> Iterator[str]:
                 yield from shared
                 if shared:
                     return
-            options_of(context, dict(context.params))
+            check_gates(options_of(context, dict(context.params)))
     except click.UsageError as error:
         yield f"{where}: {' '.join(error.format_message().split())}"
     except VfconvertError as error:
