@@ -14,6 +14,7 @@ PACKAGE = ROOT / "vfconvert"
 ORDER = (
     *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
     *("specs", "readers", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
+    *("keyword_values", "keywords"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
@@ -33,6 +34,7 @@ ORDER = (
         "samples",
         "judging",
         "plan_choice",
+        "network_plan",
         "plan_search",
         "plan_trials",
         "preparation",
@@ -44,10 +46,11 @@ ORDER = (
         "tuning",
         "run",
         "pipeline",
-        "keywords",
         "api",
+        "batch_summary",
         "config",
         "cli",
+        "many",
         "__main__",
     ),
 )
