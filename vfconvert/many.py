@@ -80,7 +80,10 @@ def _source(number: int, model: Entry) -> str | Mapping[str, Any]:
     if isinstance(model, Mapping):
         fields = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in model.items()}
         own = _options(fields.pop("options", None), f"model {number}: options")
-        return {**fields, "arguments": [*own, *fields.get("arguments", ())]} if own else fields
+        words = fields.get("arguments", [])
+        if not isinstance(words, (list, tuple)):
+            return fields  # refused with all else that is wrong
+        return {**fields, "arguments": [*own, *words]}
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"batch(): model {number}: got {shown(model)}, expected a path, or a mapping with a model")
     if model == "-":

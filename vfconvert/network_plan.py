@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from pathlib import Path
 from vfconvert.budget.frontier import Point
 from vfconvert.eligibility import unmatched
 from vfconvert.errors import IllegalSpecError, SelectionError
+from vfconvert.keyword_values import read_value
 from vfconvert.keywords import read_layers
 from vfconvert.ledger import flag_of
 from vfconvert.nn.flattened import CONVOLUTION
@@ -54,9 +56,10 @@ class NetworkPlan:
         """The text that `save` writes: the same plan is the same text."""
         return plan_text(self.plan, source_sha256=self.source_sha256, linear=self.linear)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file that `--plan` and `plan=` read. Raises `UnwritableOutputError`."""
-        write_plan(self.plan, Path(path), source_sha256=self.source_sha256, linear=self.linear)
+        where: Path = read_value("save(): path", "Path", path)
+        write_plan(self.plan, where, source_sha256=self.source_sha256, linear=self.linear)
 
     def changed(self, layers: Mapping[str, str] | Sequence[Override]) -> NetworkPlan:
         """The plan with other decisions for some layers, like `{"layer4.*": "keep"}`; of several that match, the last.

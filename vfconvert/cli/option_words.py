@@ -31,7 +31,8 @@ def arguments_of(options: Mapping[str, Any], where: str) -> tuple[str, ...]:
         key = names.get(given, "model")
         if key == "model":
             known = sorted({key.replace("-", "_") for key in keys} - {"model"})
-            raise TypeError(f"{where}: got the option {shown(given)}, which there is not{near(str(given), known)}")
+            hint = near(str(given), known) if given != "model" else ""
+            raise TypeError(f"{where}: got {shown(given)}, expected an option of a conversion{hint}")
         words += _words(key, keys[key], value, f"{where}: {given}")
     return tuple(words)
 
