@@ -118,7 +118,7 @@ def test_models_are_paths_manifests_and_mappings(tmp_path: Path, conversions: Co
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"spatial": True, "channel": False, "int8": False}, ["--spatial", "--no-channel"]),
+        ({"spatial": True, "channel": False, "int8": False}, ["--spatial", "--no-channel", "--no-int8"]),
         ({"spatial": True, "target": None, "data": Path("images")}, ["--spatial", "--data", "images"]),
         ({"target": {"params": 0.5, "size": "5MB"}}, ["--target", "params=50%", "--target", "size=5MB"]),
         ({"targets": {"params": "50%"}}, ["--target", "params=50%"]),

@@ -43,8 +43,7 @@ def _words(key: str, parameter: click.Parameter, value: Any, where: str) -> Iter
     if isinstance(value, bool):
         if not is_flag(parameter):
             raise TypeError(f"{where}: got {value}, expected a value")
-        if value or parameter.secondary_opts:  # else it is off as it is
-            yield from words_of(key, parameter, "true" if value else "false")
+        yield from words_of(key, parameter, "true" if value else "false")
         return
     try:
         entry = _entry(key, value)
