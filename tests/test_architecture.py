@@ -176,6 +176,20 @@ vfconvert.convert(network, spatial=True, data=torch.rand(8, 3, 8, 8), measure=Fa
     assert heavy_after(statement) == ["torchvision", "scipy", "PIL"]
 
 
+def test_an_inspection_from_python_takes_nothing_of_the_terminal_or_of_onnx():
+    statement = """
+import torch, vfconvert
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+vfconvert.inspect(network, data=torch.rand(8, 3, 8, 8)).plan({"params": 0.9}).to_json()
+"""
+    assert heavy_after(statement) == ["torchvision", "scipy", "PIL"]
+
+
+def test_no_name_takes_the_terminal_but_that_of_a_batch():
+    assert {name for name in ("click", "rich") if name in heavy_after("import vfconvert; vfconvert.bench")} == set()
+    assert "click" in heavy_after("import vfconvert; vfconvert.batch")
+
+
 def test_meta_a_heavy_import_is_seen():
     assert heavy_after("import vfconvert, rich") == ["rich"]
 
