@@ -14,6 +14,7 @@ PACKAGE = ROOT / "vfconvert"
 ORDER = (
     *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence"),
     *("specs", "readers", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
+    *("keyword_values", "keywords"),
     *("files", "json_fields"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
@@ -33,6 +34,7 @@ ORDER = (
         "samples",
         "judging",
         "plan_choice",
+        "network_plan",
         "plan_search",
         "plan_trials",
         "preparation",
@@ -44,10 +46,11 @@ ORDER = (
         "tuning",
         "run",
         "pipeline",
-        "keywords",
         "api",
+        "batch_summary",
         "config",
         "cli",
+        "many",
         "__main__",
     ),
 )
@@ -171,6 +174,20 @@ network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.n
 vfconvert.convert(network, spatial=True, data=torch.rand(8, 3, 8, 8), measure=False, reconstruct=False)
 """
     assert heavy_after(statement) == ["torchvision", "scipy", "PIL"]
+
+
+def test_an_inspection_from_python_takes_nothing_of_the_terminal_or_of_onnx():
+    statement = """
+import torch, vfconvert
+network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3))
+vfconvert.inspect(network, data=torch.rand(8, 3, 8, 8)).plan({"params": 0.9}).to_json()
+"""
+    assert heavy_after(statement) == ["torchvision", "scipy", "PIL"]
+
+
+def test_no_name_takes_the_terminal_but_that_of_a_batch():
+    assert {name for name in ("click", "rich") if name in heavy_after("import vfconvert; vfconvert.bench")} == set()
+    assert "click" in heavy_after("import vfconvert; vfconvert.batch")
 
 
 def test_meta_a_heavy_import_is_seen():

@@ -12,7 +12,8 @@ import torch
 import vfconvert
 from tests.cli.conftest import network
 from vfconvert.gates import read_saving
-from vfconvert.keywords import _KINDS, _READERS, KEYWORDS, read_layers, read_limits, read_settings, read_targets
+from vfconvert.keyword_values import READERS, read_limits
+from vfconvert.keywords import KEYWORDS, KINDS, read_layers, read_settings, read_targets
 from vfconvert.overrides import Override
 from vfconvert.targets import Target
 
@@ -72,7 +73,7 @@ def test_values_are_read(name: str, value: object, found: object) -> None:
         ("spatial", "yes", TypeError, "got 'yes', expected True or False"),
         ("crops", 3, TypeError, "got 3, expected a text"),
         ("include", "layer4", TypeError, "got 'layer4', expected a sequence of texts like ['layer4.*']"),
-        ("plan", 3, TypeError, "got 3, expected a path or None"),
+        ("plan", 3, TypeError, "got 3, expected a path, a NetworkPlan or None"),
         ("crop_scale", 0.5, TypeError, "got 0.5, expected two numbers like (0.5, 1.0) or None"),
         ("arch_args", 3, TypeError, "got 3, expected a mapping like {'num_classes': 10}"),
     ],
@@ -85,7 +86,7 @@ def test_a_value_of_another_kind_is_refused(name: str, value: object, error: typ
 
 
 def test_every_keyword_has_a_reader() -> None:
-    assert [name for name in KEYWORDS if _KINDS[name].removesuffix(" | None") not in _READERS] == []
+    assert [name for name in KEYWORDS if KINDS[name].removesuffix(" | None") not in READERS] == []
 
 
 @pytest.mark.parametrize(
@@ -93,12 +94,12 @@ def test_every_keyword_has_a_reader() -> None:
     [
         ("chanel", "the nearest is 'channel'"),
         ("zzz", "the page From Python has all of them"),
-        ("precision", "the command line writes files of other precisions, by --precision, --int8"),
-        ("int8", "the command line writes files of other precisions"),
+        ("precision", 'Conversion.export writes in other precisions, by precision="fp16", "int8"'),
+        ("int8", "Conversion.export writes in other precisions"),
         ("opset", "Conversion.export says how a file is written"),
         ("max_size", "Conversion.check judges"),
         ("reports", "Conversion.save_report writes them"),
-        ("dry_run", "the command line has it"),
+        ("dry_run", "vfconvert.plan tells what a conversion would do"),
         ("training", "every field of TrainingOptions is one"),
     ],
 )

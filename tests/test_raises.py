@@ -43,11 +43,11 @@ INTERNAL = {
         *("budget.cache", "lowering.costs", "training.checkpoint"),
         # Mistakes of a caller.
         *("budget.building", "fitting.boundary", "fitting.layers", "inputs", "lowering.form", "lowering.layer"),
-        *("ops.moments", "tuning", "samples", "keywords", "api"),
+        *("ops.moments", "tuning", "samples", "keyword_values", "keywords", "api", "many"),
     },
     "TypeError": {
         *("analysis.profile", "eligibility", "loading.exported", "loading.claims", "lowering.kept", "nn.flattened"),
-        *("recipes.loading", "keywords", "api"),
+        *("recipes.loading", "keyword_values", "keywords", "api", "many", "cli.option_words"),
     },
     "KeyError": {"analysis.profile"},
     # Python's protocols: attributes of a module, imports of a file, errors of the system.

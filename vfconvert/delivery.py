@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from vfconvert.analysis.forward import run_once
+from vfconvert.analysis.graph import Network
 from vfconvert.errors import ExportError, InputShapeError
 from vfconvert.exporting.exported_program import export_program
 from vfconvert.exporting.onnx import export_onnx
 from vfconvert.exporting.recipe import write_safetensors
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import export_torchscript
-from vfconvert.files import atomic_path, sha256_of
+from vfconvert.files import atomic_path, check_writable, sha256_of
 from vfconvert.formats import SUFFIXES, format_of
-from vfconvert.lowering.network import Lowered
+from vfconvert.lowering.network import Lowered, lower
+from vfconvert.ops.blocks import CANCELLING, VARIANTS
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport
@@ -43,7 +45,7 @@ class Delivery:
     `teacher` is the original, `example` `(1, C, H, W)`; `judging` `(N, C, H, W)` are images to compare on,
     `calibration` images to find the ranges of activations with; `plain`: see `vfconvert.plain`; `varying`: the outputs
     vary in number with what is found, and the example is an image in which something is; `class_maps`: the main output
-    is logits of every pixel.
+    is logits of every pixel; `network` is the traced graph, None where control flow cannot be traced.
     """
 
     teacher: nn.Module
@@ -56,6 +58,16 @@ class Delivery:
     plain: bool = False
     varying: bool = False
     class_maps: bool = False
+    network: Network | None = None
+
+    @property
+    def for_half(self) -> Delivery:
+        """What a file in half precision is made of: no full filter minus its edges, which would cancel there."""
+        variants = self.inference.variants
+        if self.network is None or CANCELLING not in variants.values():
+            return self
+        others = {name: VARIANTS[0] if form == CANCELLING else form for name, form in variants.items()}
+        return replace(self, inference=lower(self.student, self.network, others))
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -110,16 +122,33 @@ def deliver(
         temporary = outputs.enter_context(atomic_path(path))
         written.append(_one(delivery, options, name, path, temporary, readable))
         if name == "onnx" and precision_paths(options):
-            precisions = _precisions(delivery, options, temporary, outputs)
+            precisions = _precisions(delivery, options, temporary, precision_paths(options), outputs)
     return tuple(written), precisions
 
 
+def deliver_precision(
+    delivery: Delivery, options: ConversionOptions, name: str, path: Path, outputs: ExitStack
+) -> tuple[PrecisionReport, ...]:
+    """Write one ONNX file in "fp16" or "int8", of one in float32 that is compared as always and does not stay.
+
+    Returns the table of both networks in both precisions. Raises what `deliver` raises.
+    """
+    if delivery.varying:
+        check_varying(options)
+    check_writable(path)
+    source = delivery.for_half if name == "fp16" else delivery
+    with scratch() as folder:
+        converted = folder / "converted.onnx"
+        _one(source, options, "onnx", converted, converted, None)
+        rows = _precisions(source, options, converted, {name: path}, outputs)
+    return rows
+
+
 def _precisions(
-    delivery: Delivery, options: ConversionOptions, converted: Path, outputs: ExitStack
+    delivery: Delivery, options: ConversionOptions, converted: Path, targets: Mapping[str, Path], outputs: ExitStack
 ) -> tuple[PrecisionReport, ...]:
     """The further files, and a table of the original and the converted network in every precision."""
     calibration, judging = delivery.calibration[:_CALIBRATED], delivery.judging[:_JUDGED]
-    targets = precision_paths(options)
     with scratch() as folder:
         original = folder / "original.onnx"
         export_onnx(delivery.teacher, delivery.example, original, metadata={}, opset=options.opset)

@@ -15,6 +15,7 @@ from vfconvert.gating import check_gates, gated
 from vfconvert.inputs import Images
 from vfconvert.judging import are_class_maps
 from vfconvert.lowering.costs import CostTable
+from vfconvert.network_plan import NetworkPlan
 from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_outputs, folders_of
 from vfconvert.plan_choice import check_plan_options
@@ -39,9 +40,10 @@ from vfconvert.version import __version__
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Converted:
-    """The report; and the networks, unless the run was dry."""
+    """The report and the plan; and the networks, unless the run was dry."""
 
     report: ConversionReport
+    plan: NetworkPlan
     delivery: Delivery | None
 
 
@@ -85,7 +87,7 @@ def converted(
     run.save_plan()
     if options.dry_run or images is None:
         after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted)
-        return Converted(report=gated(run.report(after=after), options), delivery=None)
+        return Converted(report=gated(run.report(after=after), options), plan=run.network_plan, delivery=None)
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 
 
@@ -141,6 +143,7 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
         metadata=metadata,
         plain=bool(run.prepared.plain),
         varying=varying,
+        network=run.network,
         class_maps=not varying and are_class_maps(outputs, run.prepared.source, images),
     )
     with ExitStack() as held, ExitStack() as outputs:  # last in, first out: reports appear after what they describe
@@ -157,4 +160,4 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
             Turn(held).take(folders_of(options))  # of two runs one replaces all files of the other
             if report.discarded:
                 raise Discarded
-    return Converted(report=report, delivery=delivery)
+    return Converted(report=report, plan=run.network_plan, delivery=delivery)

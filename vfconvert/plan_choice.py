@@ -18,18 +18,25 @@ def check_plan_options(options: ConversionOptions) -> None:
     check_wishes(_wish_of(options), options.layers)
 
 
-def linears_wanted(options: ConversionOptions) -> bool:
+def linears_wanted(options: ConversionOptions, content: bytes | None = None) -> bool:
     """Whether Linear layers on flattened maps count as convolutions. Raises `PlanFileError`."""
-    return options.linear if options.plan is None else speaks_of_linears(options.plan)
+    return options.linear if options.plan is None else speaks_of_linears(options.plan, content)
 
 
-def plan_of(options: ConversionOptions, teacher: nn.Module, layers: Profile, norms: Mapping[str, str]) -> Plan:
+def plan_of(
+    options: ConversionOptions,
+    teacher: nn.Module,
+    layers: Profile,
+    norms: Mapping[str, str],
+    content: bytes | None = None,
+) -> Plan:
     """The plan that the options state; `norms`: layer -> the BatchNorm that alone reads its output.
 
+    `content` is what the plan file holds, where a caller has it in memory.
     Raises what `read_plan` raises where there is a plan file, else what `make_plan` raises.
     """
     if options.plan is not None:
-        return read_plan(options.plan, teacher, layers, norms)
+        return read_plan(options.plan, teacher, layers, norms, content)
     return make_plan(
         teacher,
         layers,

@@ -13,7 +13,7 @@ from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 _CONVERTED = ("layer", "shape", "decision", "kind", "crops", "levels", "windows", "channel_stride", "primaries")
 FIELDS = {"convert": (*_CONVERTED, "whole_window"), "keep": ("layer", "shape", "decision", "code", "reason")}
-_UNSAID = "plan", "the plan keeps it"  # code and reason of a layer that is kept without any
+UNSAID = "plan", "the plan keeps it"  # code and reason of a layer that is kept without any
 
 
 def shape_of(geometry: ConvGeometry) -> str:
@@ -79,8 +79,8 @@ def decision_of(entry: Checked, geometry: ConvGeometry, norm: str | None, refuse
         return None
     entry.only(FIELDS[decided])
     if decided == "keep":
-        code = entry.read("code", _UNSAID[0], _is_code, f"one of {', '.join(sorted(FLAGS))}")
-        reason = entry.read("reason", _UNSAID[1], is_line, "a printable text")
+        code = entry.read("code", UNSAID[0], _is_code, f"one of {', '.join(sorted(FLAGS))}")
+        reason = entry.read("reason", UNSAID[1], is_line, "a printable text")
         return Keep(layer=name, geometry=geometry, code=code, reason=reason) if len(entry.errors) == before else None
     if refused is not None:
         entry.wrong("decision", f'got "convert", expected "keep": {refused}')

@@ -25,39 +25,45 @@ _MOST_SHOWN = 100  # errors in one message
 
 
 def write_plan(plan: Plan, path: Path, *, source_sha256: str, linear: bool = False) -> None:
-    """Write a plan so that the same plan is the same bytes. `source_sha256` is a note on the model file.
+    """Write the text of a plan. Raises `UnwritableOutputError`; then whatever stood at `path` stays."""
+    text = plan_text(plan, source_sha256=source_sha256, linear=linear)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="ascii", newline="\n")
+
+
+def plan_text(plan: Plan, *, source_sha256: str, linear: bool = False) -> str:
+    """A plan as its file has it: the same plan is the same text. `source_sha256` is a note on the model file.
 
     `linear`: it is one of the network in which Linear layers on flattened maps are convolutions.
-
-    Raises `UnwritableOutputError`; then whatever stood at `path` stays.
     """
     head = {"schema_version": SCHEMA_VERSION, "tool": f"vfconvert {__version__}", "source_sha256": source_sha256}
     head |= {"linear": True} if linear else {}
     lines = [f"  {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     entries = ",\n".join(f"    {json.dumps(entry_of(decision))}" for decision in plan.decisions)
-    text = "\n".join(["{", *lines, '  "layers": [', entries, "  ]", "}", ""])
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="ascii", newline="\n")
+    return "\n".join(["{", *lines, '  "layers": [', entries, "  ]", "}", ""])
 
 
-def speaks_of_linears(path: Path) -> bool:
+def speaks_of_linears(path: Path, content: bytes | None = None) -> bool:
     """Whether the plan in a file is one of the network in which Linear layers on flattened maps are convolutions.
 
-    Raises `PlanFileError` where the file is no plan.
+    `content` is what the file holds, if that is known. Raises `PlanFileError` where the file is no plan.
     """
-    return _value_of(path).get("linear") is True
+    return _value_of(path, content).get("linear") is True
 
 
-def read_plan(path: Path, model: nn.Module, profile: Profile, norms: Mapping[str, str]) -> Plan:
+def read_plan(
+    path: Path, model: nn.Module, profile: Profile, norms: Mapping[str, str], content: bytes | None = None
+) -> Plan:
     """The plan in a file for this network; layers that it does not name are kept.
 
-    `norms`: layer -> the BatchNorm that alone reads its output. Raises `PlanFileError` with everything that is wrong
-    at once, `NothingEligibleError` where the plan keeps every layer, `NoConvolutionError` where there is none.
+    `norms`: layer -> the BatchNorm that alone reads its output; `content`: what the file holds, if that is known.
+    Raises `PlanFileError` with everything that is wrong at once, `NothingEligibleError` where the plan keeps every
+    layer, `NoConvolutionError` where there is none.
     """
     # A plan names its layers, so no rule about their selection applies.
     every = facts_of(model, profile, module_names(model), include_first=True)
     check_convolutions(model, every)
-    value, errors = _value_of(path), list[str]()
+    value, errors = _value_of(path, content), list[str]()
     top = Checked("", value, errors)
     top.only(_FIELDS)
     # The note may differ: a plan fits every network of the same layers, whatever its weights.
@@ -76,10 +82,12 @@ def read_plan(path: Path, model: nn.Module, profile: Profile, norms: Mapping[str
     return plan
 
 
-def _value_of(path: Path) -> JsonObject:
+def _value_of(path: Path, content: bytes | None) -> JsonObject:
     """The object in the file, of a schema that is known."""
+    if content is None:
+        content = read_small(path, MOST_BYTES, "plan", "--save-plan", PlanFileError)
     try:
-        value = parse(read_small(path, MOST_BYTES, "plan", "--save-plan", PlanFileError))
+        value = parse(content)
     except ValueError as error:
         raise PlanFileError(f"{path}: the plan is no JSON: {error}; correct it, or save it again") from error
     if not isinstance(value, JsonObject):

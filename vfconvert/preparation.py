@@ -94,10 +94,14 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
-    """What a caller holds in memory: the network in place of the file, the examples in place of `--data`."""
+    """What a caller holds in memory: the network in place of the file, the examples in place of `--data`.
+
+    `plan` is what the file of `--plan` holds.
+    """
 
     loaded: LoadedModel | None = None
     examples: Examples | None = None
+    plan: bytes | None = None
 
 
 def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None) -> Prepared:
@@ -126,14 +130,14 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
             _check_import(loaded, ImportedNetwork(teacher, stated), noise.to(device))
         teacher, plain = _plain(teacher, noise.to(device))
         layers = profile(teacher, example)
-        network, original, asked = trace(teacher, noise.to(device)), teacher, linears_wanted(options)
+        network, original, asked = trace(teacher, noise.to(device)), teacher, linears_wanted(options, given.plan)
         flattened = flattened_linears(teacher, layers, network)
         chosen = {linear.name: linear.features for linear in flattened if linear.reason is None}
         if asked and chosen:
             teacher = with_flattened_convs(teacher, chosen)
             layers, network = profile(teacher, example), trace(teacher, noise.to(device))
         parts = parts_of(teacher, noise.to(device)) if network is None else ()
-        plan = plan_of(options, teacher, layers, _norms(network, parts))
+        plan = plan_of(options, teacher, layers, _norms(network, parts), given.plan)
         before = totals_of(teacher, layers, count_macs(teacher, example))
     return Prepared(
         loaded=loaded,

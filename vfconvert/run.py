@@ -18,10 +18,11 @@ from vfconvert.judging import agreement_on, judged
 from vfconvert.lowering.choice import fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
+from vfconvert.network_plan import NetworkPlan
 from vfconvert.nn.flattened import flattened_convs
+from vfconvert.ops.blocks import CANCELLING
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_budget import find_plan
-from vfconvert.plan_file import write_plan
 from vfconvert.plan_search import Searched
 from vfconvert.planning import Plan
 from vfconvert.preparation import Clock, Prepared
@@ -62,10 +63,20 @@ class Run:
         self.trials: tuple[TrialReport, ...] = ()
         self.left_out, self.judged_from = "", 0  # images held out before this one have helped to choose
 
+    @property
+    def network_plan(self) -> NetworkPlan:
+        """The plan as a value of its own."""
+        return NetworkPlan(
+            plan=self.plan,
+            source_sha256=self.loaded.sha256,
+            linear=bool(flattened_convs(self.teacher)),
+            predicted=self.searched.point if self.searched is not None else None,
+        )
+
     def save_plan(self) -> None:
         """Write the plan where it was asked for. Raises `UnwritableOutputError`."""
         if (path := self.options.save_plan) is not None:
-            write_plan(self.plan, path, source_sha256=self.loaded.sha256, linear=bool(flattened_convs(self.teacher)))
+            self.network_plan.save(path)
 
     def images(self) -> Images:
         """Read or make them."""
@@ -110,7 +121,7 @@ class Run:
         options, layers = self.options, profile(student, example)
         known = table.known
         # The full filter minus its edges cancels what half precision cannot spare.
-        without = ("full",) if options.precision == "fp16" else ()
+        without = (CANCELLING,) if options.precision == "fp16" else ()
         # Where products are limited they decide, and not what is fastest here.
         by_products = any(target.cost == "macs" for target in options.targets)
         measured = table if options.measure and not by_products else None

@@ -7,8 +7,9 @@ import onnx
 import pytest
 
 from tests.cli.conftest import network
+from vfconvert.batch_summary import refuse_failures
 from vfconvert.batching.pool import Ended
-from vfconvert.cli.batch import batch, refuse_failures
+from vfconvert.cli.batch import batch
 from vfconvert.errors import BatchError, GateError
 from vfconvert.reporting.batch import Row
 

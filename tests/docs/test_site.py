@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+import vfconvert
 from docs.extensions.commands import prose, reference
 from docs.extensions.fields import table
 from tests.browser import CHROMIUM, Browser
@@ -80,7 +81,8 @@ def test_every_keyword_has_its_row():
 
 def test_public_names_have_their_entries(site):
     page = (site / "python.html").read_text(encoding="utf-8")
-    names = ["vfconvert.convert", "vfconvert.Conversion", "vfconvert.load", "vfconvert.nn.VersatileConv2d"]
+    names = [f"vfconvert.{name}" for name in vfconvert.__all__ if name not in ("BenchReport", "__version__")]
+    names += ["vfconvert.benching.report.BenchReport", "vfconvert.nn.VersatileConv2d"]
     names += [f"vfconvert.errors.{name}" for name, kind in vars(errors).items() if isinstance(kind, type)]
     assert [name for name in names if f'id="{name}"' not in page] == []
 

@@ -220,6 +220,14 @@ def test_export_refuses_old_opset(tmp_path: Path) -> None:
         export_onnx(nn.Identity(), IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=17)
 
 
+def test_export_refuses_an_opset_that_the_exporter_does_not_write(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(IMAGES.shape[1], 4, 3)).eval()
+    with pytest.raises(ExportError, match="opset: got 99, and torch's exporter can only write 18; choose that"):
+        export_onnx(model, IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=99)
+    assert list(tmp_path.iterdir()) == []
+    assert export_onnx(model, IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=20).opset == 20
+
+
 def test_export_refuses_more_than_one_file_holds(tmp_path: Path) -> None:
     huge = nn.Linear(2**15, 2**14, device="meta")
     with pytest.raises(ExportError, match="2147549184 bytes of weights, and one ONNX file holds at most"):

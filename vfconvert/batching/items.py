@@ -48,7 +48,7 @@ Check = Callable[[Sequence[str], bool], list[str]]  # what is wrong with argumen
 
 
 def read_items(
-    sources: Sequence[str],
+    sources: Sequence[str | Mapping[str, Any]],
     *,
     config: Path | None,
     arguments: Sequence[str],
@@ -57,15 +57,17 @@ def read_items(
 ) -> tuple[Item, ...]:
     """The items of all sources in their order, each of its own name.
 
-    A source is a model file; a manifest (`MANIFESTS`); or "-", which takes `lines`: paths, or JSON objects with the
-    fields of a manifest's entries. `config` is the recipe of items that name none; `arguments` go before their own.
-    `check` tells what is wrong with arguments: the user's own (True), or those of a manifest or line. Raises
-    `ManifestError` with everything that is wrong.
+    A source is a model file; a manifest (`MANIFESTS`); "-", which takes `lines`: paths, or JSON objects with the fields
+    of a manifest's entries; or a mapping of these fields, whose paths are as they are. `config` is the recipe of items
+    that name none; `arguments` go before their own. `check` tells what is wrong with arguments: the user's own (True),
+    or those of a manifest, line or mapping. Raises `ManifestError` with everything that is wrong.
     """
     errors: list[str] = []
     found: list[Item] = []
-    for source in sources:
-        if source == "-":
+    for number, source in enumerate(sources, 1):
+        if isinstance(source, Mapping):
+            found += _entry(source, f"model {number}: ", Path(), errors)
+        elif source == "-":
             found += _of_lines(lines, errors)
         elif Path(source).suffix.lower() in MANIFESTS:
             found += _of_manifest(Path(source), errors)

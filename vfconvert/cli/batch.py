@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +17,7 @@ from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.cli.values import Value
 
 if TYPE_CHECKING:
-    from vfconvert.batching.records import Record
     from vfconvert.batching.running import Progressed
-    from vfconvert.reporting.batch import Row
 
 _ARGUMENTS = "vfconvert.batch.arguments"
 _PATH = click.Path(path_type=Path)
@@ -90,67 +87,38 @@ def batch(
 
     Run it again, and what is done (the same model, recipe, arguments and version) is skipped.
     """
+    from vfconvert.batch_summary import conducted
     from vfconvert.batching.items import read_items
-    from vfconvert.batching.running import cores, has_checkpoint, known_records, part_of, run_batch
+    from vfconvert.batching.running import part_of
     from vfconvert.cli.batch_screen import Table
     from vfconvert.errors import ManifestError
     from vfconvert.reporting.batch import headline, row_to_json, rows_of, to_markdown
-    from vfconvert.reporting.batch_files import write_summary
 
     arguments = ctx.meta[_ARGUMENTS]
     items = read_items(models, config=config, arguments=arguments, lines=sys.stdin, check=wrong_arguments)
     if wrong := wrong_items(items):
         raise ManifestError("; ".join(wrong))
-    mine = part_of(items, part) if part is not None else items
-    known: dict[str, Record | None] = {item.name: None for item in mine}
-    with Table(mine, quiet=quiet) as table:
+    with Table(part_of(items, part) if part is not None else items, quiet=quiet) as table:
 
         def told(step: Progressed) -> None:
-            known[step.item.name] = step.record
             table.told(step)
             if as_json and step.record is not None:
                 click.echo(row_to_json(*rows_of([(step.item, step.record)])))
 
-        try:
-            records = run_batch(
-                mine,
-                output,
-                jobs=jobs or max(1, cores() // 2),  # a conversion uses two cores well
-                again=again,
-                resume=resume,
-                without=(STEP_SUMMARY,),
-                told=told,
-                idle=table.refresh,
-            )
-        finally:  # after an interruption too: what did not run is pending
-            if output.is_dir():
-                write_summary(rows_of(known_records(items, output, known)), output)
-    rows = rows_of((item, records[item.name]) for item in mine)
+        found = conducted(
+            items,
+            output,
+            jobs=jobs,
+            part=part,
+            again=again,
+            resume=resume,
+            without=(STEP_SUMMARY,),
+            told=told,
+            idle=table.refresh,
+        )
     if summary := os.environ.get(STEP_SUMMARY):
-        append_text(to_markdown(rows), summary)
+        append_text(to_markdown(found.rows), summary)
     if not as_json:
-        click.echo(headline(rows))
+        click.echo(headline(found.rows))
         click.echo(str(output / "summary.md"))
-    left = any(has_checkpoint(output, row.name) for row in rows if row.state != "converted")
-    refuse_failures(rows, output / "summary.md", resumable=left)
-
-
-def refuse_failures(rows: Sequence[Row], summary: Path, *, resumable: bool) -> None:
-    """Raise `GateError` where gates failed and nothing else did, `BatchError` where any model failed otherwise."""
-    from vfconvert.errors import BatchError, GateError
-    from vfconvert.reporting.batch import counted
-    from vfconvert.reporting.units import plural
-
-    bad = [row for row in rows if row.state != "converted"]
-    if not bad:
-        return
-    failed = [row for row in bad if row.state != "gate failed"]
-    first = (failed or bad)[0]
-    said = (
-        f"of {plural(len(rows), 'model')} {counted(bad)}, for instance {first.name}: {first.error}; "
-        f"{summary} lists all, and the same command tries them again"
-        f"{' (with --resume, since trainings have begun)' if resumable else ''}"
-    )
-    if failed:
-        raise BatchError(said)
-    raise GateError(said)
+    found.check()

@@ -63,7 +63,7 @@ def use_recipe(
             if entry.key not in keys:
                 raise ValueError(f"got an unknown key{near(entry.key, list(keys))}")
             if entry.kind != "none":
-                name, found = str(keys[entry.key].name), _texts(entry, keys[entry.key])
+                name, found = str(keys[entry.key].name), texts_of(entry, keys[entry.key])
                 value = _value(ctx, keys[entry.key], found)
                 if entry.key in own:
                     texts[name], values[name] = found, value
@@ -97,13 +97,17 @@ def command_line(ctx: click.Context) -> str:
     words = ["vfconvert", *([name] if name != MAIN_JOB else [])]
     for key, parameter in keys_of(ctx.command).items():
         for text in given.get(str(parameter.name), ()) if is_stated(ctx, parameter) else ():
-            if isinstance(parameter, click.Argument):
-                words.append(text)
-            elif _is_flag(parameter):
-                words.append(f"--{key}" if _WORDS[text] else parameter.secondary_opts[0])
-            else:
-                words += [f"--{key}", text]
+            words += words_of(key, parameter, text)
     return shlex.join(words)
+
+
+def words_of(key: str, parameter: click.Parameter, text: str) -> tuple[str, ...]:
+    """The words of a command line that say one text of a key; raises `KeyError` for one that a flag does not have."""
+    if isinstance(parameter, click.Argument):
+        return (text,)
+    if is_flag(parameter):
+        return (f"--{key}" if _WORDS[text] else parameter.secondary_opts[0],)
+    return f"--{key}", text
 
 
 def recipe_text(ctx: click.Context) -> str:
@@ -121,8 +125,8 @@ def recipe_text(ctx: click.Context) -> str:
         try:
             _refuse_code(parameter, texts)
         except ValueError:
-            again += [f"--{key}"] if _is_flag(parameter) else [word for text in texts for word in (f"--{key}", text)]
-            texts = ("false",) if _is_flag(parameter) else ()
+            again += [f"--{key}"] if is_flag(parameter) else [word for text in texts for word in (f"--{key}", text)]
+            texts = ("false",) if is_flag(parameter) else ()
         heading = parameter.section if isinstance(parameter, SectionOption) else "The network"
         value = texts if parameter.multiple else texts[0] if texts else None
         sections.setdefault(heading, []).append(written(key, value or None))
@@ -135,7 +139,7 @@ def recipe_text(ctx: click.Context) -> str:
 def _value(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Any:
     """What the command line would make of these texts. Raises `ValueError`, `click.BadParameter`, `TrainingError`."""
     _refuse_code(parameter, texts)
-    if _is_flag(parameter):
+    if is_flag(parameter):
         return _WORDS[texts[0]]
     value = parameter.type_cast_value(ctx, list(texts) if parameter.multiple else texts[0])
     name = str(parameter.name)
@@ -144,9 +148,9 @@ def _value(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str])
     return value
 
 
-def _texts(entry: Entry, parameter: click.Parameter) -> tuple[str, ...]:
+def texts_of(entry: Entry, parameter: click.Parameter) -> tuple[str, ...]:
     """The texts of an entry as a command line would have them. Raises `ValueError`."""
-    if _is_flag(parameter):
+    if is_flag(parameter):
         if entry.kind != "one" or entry.texts[0] not in _WORDS:
             raise ValueError(f"got {_got(entry)}, expected true or false")
         return entry.texts
@@ -175,7 +179,8 @@ def _got(entry: Entry) -> str:
     return {"one": shown(entry.texts[0]) if entry.texts else "", "list": "a list"}.get(entry.kind, "a mapping")
 
 
-def _is_flag(parameter: click.Parameter) -> bool:
+def is_flag(parameter: click.Parameter) -> bool:
+    """Whether an option takes no value."""
     return isinstance(parameter, click.Option) and bool(parameter.is_flag)
 
 
@@ -193,7 +198,7 @@ def _default(parameter: click.Parameter) -> Any:
     """The value of an option that nothing gives: a number, a text, true or false, a tuple or None."""
     if isinstance(parameter.default, (bool, int, float, str, tuple)):
         return parameter.default
-    return () if parameter.multiple else False if _is_flag(parameter) else None
+    return () if parameter.multiple else False if is_flag(parameter) else None
 
 
 def _as_texts(value: Any) -> tuple[str, ...]:

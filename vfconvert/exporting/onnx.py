@@ -63,8 +63,8 @@ def export_onnx(
     With `varying` the outputs of the network vary in number with what it finds (`vfconvert.tasks.structure.varies`):
     then the file is that of `vfconvert.exporting.onnx_traced`, for one image of the size of `example`.
 
-    Raises `ExportError` where the network is not float32, exceeds 2 GiB, or cannot be traced or translated, and
-    `UnwritableOutputError`; then nothing is left at `path`.
+    Raises `ExportError` where the network is not float32, exceeds 2 GiB, or cannot be traced or translated to this
+    opset, and `UnwritableOutputError`; then nothing is left at `path`.
     """
     _check(model, example, opset)
     if dynamic_size:
@@ -76,6 +76,9 @@ def export_onnx(
                 if varying
                 else _exported(model, example, opset, dynamic_size)
             )
+        found = next(entry.version for entry in proto.opset_import if entry.domain == "")
+        if found != opset:  # the exporter says so in a warning at most
+            raise ExportError(f"opset: got {opset}, and torch's exporter can only write {found}; choose that")
         for key, value in metadata.items():
             proto.metadata_props.add(key=key, value=value)
         temporary.write_bytes(proto.SerializeToString())
@@ -84,7 +87,7 @@ def export_onnx(
         size = temporary.stat().st_size
     return ExportedOnnx(
         dynamic_batch=proto.graph.input[0].type.tensor_type.shape.dim[0].HasField("dim_param"),
-        opset=next(entry.version for entry in proto.opset_import if entry.domain == ""),
+        opset=found,
         bytes=size,
     )
 

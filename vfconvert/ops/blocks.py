@@ -132,6 +132,9 @@ def cuts_of(windows: Sequence[Window]) -> Cuts:
 VARIANTS = ("segments", "full", "separate")
 """How windows are computed: from segments, from the full filter minus its edges, or each on its own."""
 
+CANCELLING = "full"
+"""The form that takes small differences of large sums, which half precision does not hold."""
+
 PLAIN = "plain"
 """How a layer is computed that has none of these forms: one ordinary convolution with the expanded weight."""
 
@@ -150,7 +153,7 @@ def terms_of(windows: Sequence[Window], channels: int, variant: str) -> list[tup
     whole = Window(0, channels)
     if len(windows) == 1 or variant == "separate":
         return [((1, window),) for window in windows]
-    if variant == "full":
+    if variant == CANCELLING:
         cuts = cuts_of((*windows, whole))
         return [
             ((1, whole), *((-1, segment) for index, segment in enumerate(cuts.segments) if index not in cover))

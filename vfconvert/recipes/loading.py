@@ -7,8 +7,10 @@ anything of that size is made.
 
 from __future__ import annotations
 
+import os
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -24,6 +26,8 @@ from vfconvert.errors import (
     UnsupportedModelError,
     first_line,
 )
+from vfconvert.keyword_values import read_value
+from vfconvert.keyword_values import shown as shown_value
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.lowering.network import lower
 from vfconvert.nn import VersatileConv2d
@@ -36,7 +40,7 @@ _LARGEST_EXAMPLE = 2**24  # numbers in an image that is made up
 
 @shortages_named()
 def load(
-    path: str | Path, *, like: nn.Module | None = None, lowered: bool = False, example: Tensor | None = None
+    path: str | os.PathLike[str], *, like: nn.Module | None = None, lowered: bool = False, example: Tensor | None = None
 ) -> nn.Module:
     """A converted network from a `.safetensors` file, on the CPU and in evaluation mode.
 
@@ -48,9 +52,9 @@ def load(
     `UntrustedModelError`, `ArchitectureNeededError`, `ArchitectureError`, `MissingPackageError` where the network
     cannot be built; `IllegalSpecError` and `StateDictMismatchError` where file and network do not fit;
     `UnsupportedModelError` for a file of another version, or a network that cannot be traced; `InputShapeError` where
-    the network rejects `example`.
+    the network rejects `example`; `TypeError` for an argument of another kind.
     """
-    path = Path(path)
+    path = _checked(path, like, lowered, example)
     if (kind := sniff(path)) is not FileKind.SAFETENSORS:
         raise NotAModelError(f"{path}: is {kind.value}, expected a .safetensors file that vfconvert wrote")
     try:
@@ -66,6 +70,19 @@ def load(
         _fill_(model, recipe, {name: file.get_tensor(name).clone() for name in header}, path)
     model.eval()
     return _lowered(model, recipe, example, path) if lowered else model
+
+
+def _checked(path: Any, like: Any, lowered: Any, example: Any) -> Path:
+    """The path. Raises `TypeError` where an argument is of another kind."""
+    for name, value, kind, expected in (
+        ("like", like, nn.Module, "the network that was converted"),
+        ("example", example, Tensor, "a tensor of images (B, C, H, W)"),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(f"load(): {name}: got {shown_value(value)}, expected {expected} or None")
+    read_value("load(): lowered", "bool", lowered)
+    found: Path = read_value("load(): path", "Path", path)
+    return found
 
 
 def _fill_(model: nn.Module, recipe: Recipe, stored: dict[str, Tensor], path: Path) -> None:
