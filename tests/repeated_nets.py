@@ -1,4 +1,4 @@
-"""Small networks that call layers several times in one pass: a head on a pyramid, a recurrent block, norms in between."""
+"""Small networks that call layers several times in one pass: a head on a pyramid, a recurrent block, own norms."""
 
 from __future__ import annotations
 
@@ -78,9 +78,13 @@ def pyramid() -> nn.Module:
 
 
 def recurrent() -> nn.Module:
-    """For `--arch tests/repeated_nets.py:recurrent`."""
+    """For `--arch tests/repeated_nets.py:recurrent`: its state changes much from call to call."""
     torch.manual_seed(0)
-    return Recurrent()
+    model = Recurrent()
+    with torch.no_grad():
+        model.first.weight.mul_(2)
+        model.second.weight.mul_(2)
+    return model
 
 
 def normed() -> nn.Module:
