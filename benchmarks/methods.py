@@ -196,7 +196,7 @@ def _moments(bench: Bench) -> Iterator[_Found]:
             if name in names:
                 layer, profiled = bench.teacher.get_submodule(name), bench.layers.layer(name)
                 with torch.no_grad():
-                    moments = layer_moments(layer, samples.of(node), len(bench.images), generator)
+                    moments = layer_moments(layer, samples.of([node]), len(bench.images), generator)
                 yield _Found(
                     name=name,
                     layer=layer,

@@ -49,7 +49,7 @@ def repair(
             name = str(node.target)
             narrow = (outputs_kept or {}).get(name)
             if name in makers or narrow is not None or changed:
-                _layer(teacher, student, network, name, samples.of(node), len(images), generator, makers, narrow)
+                _layer(teacher, student, network, name, samples.of([node]), len(images), generator, makers, narrow)
                 changed = True
         if segment.exit.op == "output":
             break

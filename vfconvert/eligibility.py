@@ -117,12 +117,13 @@ def _shared(facts: Facts) -> Reason | None:
     return None
 
 
-def _called_once(facts: Facts) -> Reason | None:
-    if facts.calls == 1:
-        return None
+def _called(facts: Facts) -> Reason | None:
     if facts.calls == 0:
         return "never-run", "the network does not call it for this input"
-    return "called-repeatedly", f"it is called {facts.calls} times in one pass, with different inputs to fit"
+    if facts.calls > 1 and isinstance(facts.module, nn.Linear):
+        said = f"it is called {facts.calls} times in one pass, and each time may read a map of another shape"
+        return "called-repeatedly", said
+    return None
 
 
 def _first(facts: Facts) -> Reason | None:
@@ -141,7 +142,7 @@ RULES: tuple[Callable[[Facts], Reason | None], ...] = (
     _hooked,
     _floating,
     _shared,
-    _called_once,
+    _called,
     _selected,
     _first,
 )

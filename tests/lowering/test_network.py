@@ -129,7 +129,7 @@ def _key(table: CostTable, module, layer, norm) -> str:
     from vfconvert.lowering.costs import _key as key
     from vfconvert.lowering.form import form_of
 
-    return key(module, form_of(module, norm), layer, table.threads)
+    return key(module, form_of(module, norm), layer.calls[0].input_size, table.threads)
 
 
 def test_a_table_that_is_none_is_refused(tmp_path):

@@ -205,17 +205,26 @@ def _source(graph: fx.Graph) -> fx.Node:
 
 
 def _following_norms(model: nn.Module, graph: fx.Graph, calls: Mapping[str, int]) -> dict[str, str]:
-    """Layer name -> name of the BatchNorm2d that is the only reader of its output and reads nothing else."""
-    found: dict[str, str] = {}
+    """Layer name -> name of the BatchNorm2d that is the only reader of its output and reads nothing else.
+
+    Of a layer that is called several times it is the only reader of every output.
+    """
+    readers: dict[str, set[str]] = {}  # layer -> the norms that alone read its outputs, "" where something else does
     for node in graph.nodes:
-        if node.op != "call_module" or not isinstance(_submodule(model, node), (nn.Conv2d, VersatileConv2d)):
+        if node.op == "call_module" and isinstance(_submodule(model, node), (nn.Conv2d, VersatileConv2d)):
+            users = list(node.users)
+            alone = len(users) == 1 and users[0].op == "call_module"
+            normed = alone and type(_submodule(model, users[0])) is nn.BatchNorm2d
+            readers.setdefault(str(node.target), set()).add(str(users[0].target) if normed else "")
+    found: dict[str, str] = {}
+    for layer, names in readers.items():
+        (name, *others) = names
+        if others or not name or calls[name] != calls[layer]:
             continue
-        users = list(node.users)
-        if len(users) == 1 and users[0].op == "call_module" and type(_submodule(model, users[0])) is nn.BatchNorm2d:
-            norm = _submodule(model, users[0])
-            alone = calls[str(users[0].target)] == 1 and not norm._forward_hooks and not norm._forward_pre_hooks
-            if alone and isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats:
-                found[str(node.target)] = str(users[0].target)
+        norm = model.get_submodule(name)
+        hooked = norm._forward_hooks or norm._forward_pre_hooks
+        if isinstance(norm, nn.BatchNorm2d) and norm.affine and norm.track_running_stats and not hooked:
+            found[layer] = name
     return found
 
 
@@ -232,7 +241,8 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
     """Cut the graph wherever one batched tensor is all that the rest still reads, besides the network's input.
 
     A piece ends just before a layer with weights or where its value forks, so that a layer keeps its norm,
-    activation and pooling, and a residual block stays whole.
+    activation and pooling, and a residual block stays whole. All calls of a layer are in one piece, since they are
+    fitted together.
     """
     entry = _source(graph)
     constants: list[fx.Node] = []  # computed anew in every piece: weights, other arguments, sizes of the input
@@ -243,14 +253,19 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
     nodes = [node for node in graph.nodes if node is not entry and node not in set(constants)]
     index = {node: position for position, node in enumerate(nodes)}
     last_use = {node: max((index[user] for user in node.users), default=-1) for node in nodes}
+    last_call = {str(node.target): index[node] for node in nodes if _computes(model, node)}
+    reach = 0  # the last call of all layers so far
     piece: list[fx.Node] = []
     for position, node in enumerate(nodes):
         piece.append(node)
+        reach = max(reach, last_call.get(str(node.target), 0) if _computes(model, node) else 0)
         if node.op == "output":
             break
         live = [n for n in (entry, *piece) if n in last_use and last_use[n] > position]
         shape = shapes.get(node)
-        if live != [node] or not shape or shape[0] != batch or not any(_computes(model, n) for n in piece):
+        if live != [node] or position < reach or not shape or shape[0] != batch:
+            continue
+        if not any(_computes(model, n) for n in piece):
             continue
         if len(node.users) > 1 or all(_computes(model, user) for user in node.users):
             yield Segment(nodes=(*constants, *piece), entry=entry, exit=node)

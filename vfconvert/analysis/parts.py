@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,43 +40,56 @@ class Part:
 def parts_of(model: nn.Module, example: Tensor) -> tuple[Part, ...]:
     """The largest submodules that are called once, with one tensor `(B, C, H, W)` alone, and can be traced.
 
-    They come in the order in which they are called. `example` `(B, C, H, W)` is what the model is called with, in eval
-    mode; the model itself is not tried.
+    None has a layer that is called from elsewhere too. They come in the order in which they are called. `example`
+    `(B, C, H, W)` is what the model is called with, in eval mode; the model itself is not tried.
     """
-    inputs = _inputs(model, example)
+    inputs, calls = _inputs(model, example)
     order = {module: number for number, module in enumerate(inputs)}
-    return tuple(sorted(_within(model, "", inputs), key=lambda part: order[model.get_submodule(part.name)]))
+    found = _within(model, "", inputs, calls)
+    return tuple(sorted(found, key=lambda part: order[model.get_submodule(part.name)]))
 
 
-def _within(module: nn.Module, prefix: str, inputs: dict[nn.Module, list[Tensor | None]]) -> Iterator[Part]:
+def _within(
+    module: nn.Module, prefix: str, inputs: dict[nn.Module, list[Tensor | None]], calls: Mapping[nn.Module, int]
+) -> Iterator[Part]:
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if not _may_be_part(child):
             continue
         given = inputs.get(child, [])
         network = trace(child, given[0]) if len(given) == 1 and given[0] is not None else None
-        if network is not None:
+        if network is not None and all(
+            calls[child.get_submodule(name)] == count
+            for name, count in network.calls.items()
+            if child.get_submodule(name) in calls
+        ):
             yield Part(path, network)
         else:
-            yield from _within(child, f"{path}.", inputs)
+            yield from _within(child, f"{path}.", inputs, calls)
 
 
-def _inputs(model: nn.Module, example: Tensor) -> dict[nn.Module, list[Tensor | None]]:
-    """The calls of every submodule that may be a part: the tensor that it was given, None where it was no such one."""
+def _inputs(model: nn.Module, example: Tensor) -> tuple[dict[nn.Module, list[Tensor | None]], Counter[nn.Module]]:
+    """The calls of every submodule that may be a part: the tensor that it was given, None where it was no such one.
+
+    And how often each convolution and norm is called.
+    """
     found: dict[nn.Module, list[Tensor | None]] = {}
+    calls: Counter[nn.Module] = Counter()
 
     def note(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         found.setdefault(module, []).append(_image(inputs, keywords))
 
     submodules = [module for module in model.modules() if module is not model and _may_be_part(module)]
     hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in submodules]
+    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))]
+    hooks += [layer.register_forward_pre_hook(lambda layer, _: calls.update([layer])) for layer in layers]
     try:
         with evaluating(model):
             model(example.clone())
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return found, calls
 
 
 def _may_be_part(module: nn.Module) -> bool:

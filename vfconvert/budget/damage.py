@@ -1,8 +1,9 @@
 """What each option of each layer harms, measured once on the teacher, and what it costs: the table that plans need.
 
 Damage of an option: `1/2 sum_o G_o r_o`, with `G_o` the sensitivity of the network to output `o` of the layer
-(`vfconvert.budget.sensitivity`) and `r_o` the variance of that output which the closed-form fit leaves unexplained, on
-the teacher's own inputs. The fit itself later uses the student's.
+(`vfconvert.budget.sensitivity`), of all its calls together, and `r_o` the variance of that output which the closed-form
+fit leaves unexplained, over the positions of all calls, on the teacher's own inputs. The fit itself later uses the
+student's.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from vfconvert.analysis.graph import Network, needed_for, run_nodes
+from vfconvert.analysis.graph import Network
 from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
 from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary, advance
-from vfconvert.fitting.samples import Sample, layer_moments, usual_batch
-from vfconvert.fitting.untraced import WholePassSamples
+from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
+from vfconvert.fitting.untraced import WholePassSamples, calls_of
 from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.estimate import estimates
 from vfconvert.ops.metric import metric_of
@@ -146,37 +147,17 @@ def _samples(
 ) -> Iterator[tuple[str, Iterator[Sample]]]:
     """The wanted layers in forward order, each with its samples; activations are held at one boundary only."""
     if network is None:
-        passes = WholePassSamples(teacher, teacher, images)
+        passes = WholePassSamples(teacher, teacher, images, calls_of(teacher, images))
         yield from ((name, passes.of(name, batch)) for name in sorted(wanted))
         return
     entry = Boundary.of(images)
     for segment in network.segments:
-        mine = [node for node in segment.nodes if node.op == "call_module" and str(node.target) in wanted]
-        for node in mine:
-            source = node.all_input_nodes[0]
-            runs = _run(teacher, network, segment.entry, segment.nodes, entry, images, batch, [source, node])
-            yield str(node.target), (Sample(inputs=found[source], targets=found[node]) for found in runs)
+        samples = SegmentSamples(network, segment, teacher, teacher, entry, entry, images, residual_targets=False)
+        mine: dict[str, list[fx.Node]] = {}
+        for node in segment.nodes:
+            if node.op == "call_module" and str(node.target) in wanted:
+                mine.setdefault(str(node.target), []).append(node)
+        yield from ((name, samples.of(calls, batch)) for name, calls in mine.items())
         if segment.exit.op == "output":
             return
         entry = advance(teacher, segment, network.source, images, entry, batch)
-
-
-def _run(
-    teacher: nn.Module,
-    network: Network,
-    at: fx.Node,
-    nodes: tuple[fx.Node, ...],
-    entry: Boundary,
-    images: Tensor,
-    batch: int,
-    wanted: list[fx.Node],
-) -> Iterator[dict[fx.Node, Tensor]]:
-    device = next(teacher.parameters()).device
-    needed = needed_for(wanted, nodes)
-    for start in range(0, len(images), batch):
-        given = {at: entry[start : start + batch].to(device)}
-        if at is not network.source:
-            given[network.source] = images[start : start + batch].clone().to(device)
-        with torch.no_grad():
-            found = run_nodes(teacher, needed, given, keep=wanted)
-        yield found

@@ -4,7 +4,8 @@ For a classifier with labels drawn from its own softmax, `G_o = E[sum over posit
 `delta` of the output of a layer moves the distribution over classes by about `1/2 sum_o G_o E[delta_o^2]` nats
 (Kullback-Leibler), the products of different channels and positions left out. (A distillation loss has no gradient at
 the teacher itself, and so tells nothing there.) For other outputs the same with a random projection of the output in
-place of the logarithm, in units of the output's variance: the Gauss-Newton matrix. Several outputs add up.
+place of the logarithm, in units of the output's variance: the Gauss-Newton matrix. Several outputs add up, and so do
+the calls of a layer that is called several times.
 """
 
 from __future__ import annotations

@@ -21,7 +21,10 @@ class InputOrders:
         self._streams = streams_of(teacher, network)
         self._student = student
         self._known: dict[int, Order | None] = {}
-        self._readers = {str(n.target): n for n in network.graph.nodes if n.op == "call_module"}
+        self._readers: dict[str, fx.Node] = {}  # each layer at its first call
+        for node in network.graph.nodes:
+            if node.op == "call_module":
+                self._readers.setdefault(str(node.target), node)
 
     def of(self, layer: str) -> Order | None:
         """The input channel that each place of the layer's bank should read; None: the network's own order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,17 +34,22 @@ def usual_batch(network: Network | None) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One batch: the student's input of the layer and the target for its output, before any position is chosen."""
+    """One batch of one call: the student's input of the layer and the target for its output, all positions of it.
+
+    `positions` are those of an image in all calls together; None where this is the only call.
+    """
 
     inputs: Tensor
     targets: Tensor
+    positions: int | None = None
 
 
 def layer_moments(
     layer: nn.Conv2d | nn.Linear, samples: Iterator[Sample], images: int, generator: torch.Generator
 ) -> list[Moments]:
-    """The moments of every group of the layer.
+    """The moments of every group of the layer, over all its calls.
 
+    Every position of every call weighs alike, so that a small map among several calls gives few samples.
     Where samples are fewer than half of the unfolded inputs (a layer that reads a whole map sees one position of each
     image), or the inputs too many for a covariance, the samples stand in for it, `_MOST_KEPT` at most.
     """
@@ -61,14 +66,17 @@ def layer_moments(
     sums: list[MomentSum | SampleSum] = []
     for sample in samples:
         height, width = sample.targets.shape[2:]
-        count = min(height * width, -(-wanted // images))
-        if not sums and (unfolded > _DENSE or images * count <= min(unfolded // 2, _MOST_KEPT)):
+        places = height * width
+        positions = places if sample.positions is None else sample.positions
+        count = min(places, -(-wanted * places // (images * positions)))
+        samples_in_all = images * min(positions, -(-wanted // images))
+        if not sums and (unfolded > _DENSE or samples_in_all <= min(unfolded // 2, _MOST_KEPT)):
             sums.extend(SampleSum(_MOST_KEPT) for _ in range(geometry.groups))
         elif not sums:
             sums.extend(
                 MomentSum(unfolded, geometry.group_outputs, layer.weight.device) for _ in range(geometry.groups)
             )
-        chosen = torch.randperm(height * width, generator=generator)[:count]
+        chosen = torch.randperm(places, generator=generator)[:count]
         rows, columns = chosen // width, chosen % width
         x = patches(sample.inputs, geometry, rows, columns).flatten(0, 1)  # (S, C, kh, kw)
         t = sample.targets[:, :, rows, columns].permute(0, 2, 1).flatten(0, 1)  # (S, N)
@@ -93,32 +101,57 @@ class SegmentSamples:
     residual_targets: bool = True
     batch: int = BATCH
 
-    def of(self, node: fx.Node, batch: int | None = None) -> Iterator[Sample]:
-        """The samples of the layer at `node`, so many images at a time (None: as the field says)."""
-        size = batch if batch is not None else self.batch
-        source = node.all_input_nodes[0]
-        norm_name = self.network.following_norm.get(str(node.target))
-        last = next(iter(node.users)) if norm_name else node
-        partner = self.network.residual_partner(last, self.student) if self.residual_targets else None
-        skip = partner[1] if partner is not None else None
-        wanted_student = [source] + ([skip] if skip is not None else [])
-        wanted_teacher = [node] + ([skip] if skip is not None else [])
+    def of(self, calls: Sequence[fx.Node], batch: int | None = None) -> Iterator[Sample]:
+        """The samples of a layer at its `calls`, so many images at a time (None: as the field says).
+
+        The inputs of a call that reads what an earlier one gave are those that the student has while the layer in it
+        is still the old one. Of a layer with several calls fewer images are computed at once: a batch has all of them.
+        """
+        size = max(1, (batch if batch is not None else self.batch) // len(calls))
+        norm_name = self.network.following_norm.get(str(calls[0].target))
+        skips = [self._skip(node, norm_name) for node in calls]
+        joined = [skip for skip in skips if skip is not None]
         for start in range(0, len(self.images), size):
             at = slice(start, start + size)
-            student = self._run(self.student, self.student_entry, wanted_student, at)
-            teacher = self._run(self.teacher, self.teacher_entry, wanted_teacher, at)
-            targets = teacher[node]
-            if skip is not None and teacher[skip].shape == targets.shape:
-                correction = teacher[skip] - student[skip]
-                targets = targets + _in_units_of(self.teacher, norm_name, correction)
-            yield Sample(inputs=student[source], targets=targets)
+            again = len(calls) > 1  # what runs between two calls may write into what the first has read or given
+            sources = [node.all_input_nodes[0] for node in calls]
+            if self.student is self.teacher:
+                wanted = [*sources, *calls, *joined]
+                student = teacher = self._run(self.teacher, self.teacher_entry, wanted, at, copied=again)
+            else:
+                student = self._run(self.student, self.student_entry, [*sources, *joined], at, copied=again)
+                teacher = self._run(self.teacher, self.teacher_entry, [*calls, *joined], at, copied=again)
+            positions = sum(teacher[node].shape[2:].numel() for node in calls) if again else None
+            for node, source, skip in zip(calls, sources, skips, strict=True):
+                targets = teacher[node]
+                if skip is not None and teacher[skip].shape == targets.shape:
+                    correction = teacher[skip] - student[skip]
+                    targets = targets + _in_units_of(self.teacher, norm_name, correction)
+                yield Sample(inputs=student[source], targets=targets, positions=positions)
 
-    def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: slice) -> Environment:
+    def _skip(self, node: fx.Node, norm_name: str | None) -> fx.Node | None:
+        """What is added to the output of a call, or of the norm that follows; None where nothing is."""
+        last = next(iter(node.users)) if norm_name else node
+        partner = self.network.residual_partner(last, self.student) if self.residual_targets else None
+        return partner[1] if partner is not None else None
+
+    def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: slice, *, copied: bool) -> Environment:
+        """The wanted values; `copied` as they were when they were computed, whatever has written into them since."""
         device = next(root.parameters()).device
         environment: Environment = {self.segment.entry: entry[at].to(device)}
         if self.segment.entry is not self.network.source:
             environment[self.network.source] = self.images[at].clone().to(device)
-        return run_nodes(root, needed_for(wanted, self.segment.nodes), environment, keep=wanted)
+        needed = needed_for(wanted, self.segment.nodes)
+        if not copied:
+            return run_nodes(root, needed, environment, keep=wanted)
+        found = {node: environment[node].clone() for node in wanted if node in environment}
+
+        def note(node: fx.Node, value: Tensor) -> None:
+            if node in wanted:
+                found[node] = value.clone()
+
+        run_nodes(root, needed, environment, keep=(), after=note)
+        return found
 
 
 def _in_units_of(teacher: nn.Module, norm_name: str | None, correction: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
 from vfconvert.fitting.samples import Sample, SegmentSamples, batch_of, layer_moments, usual_batch
-from vfconvert.fitting.untraced import WholePassSamples, entry_of
+from vfconvert.fitting.untraced import WholePassSamples, calls_of, entry_of
 from vfconvert.planning import Convert, Plan
 from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
@@ -102,7 +102,6 @@ class _Sweep:
         self.seconds: dict[str, float] = {}
         self._teacher, self._images, self._options, self._progress = teacher, images, options, progress
         self._converted = {decision.layer: decision for decision in plan.converted}
-        self._calls = network.calls if network is not None else {}
         self._norms = network.following_norm if network is not None else {}
         self._portion = Portion(min(usual_batch(network), len(images)))
         self._steps_portion = Portion(min(options.batch, len(images)))
@@ -151,8 +150,8 @@ class _Sweep:
                 self._images,
                 self._options.residual_targets,
             )
-            for node in nodes:
-                self._layer(str(node.target), partial(samples.of, node))
+            for name, calls in nodes.items():
+                self._layer(name, partial(samples.of, calls))
                 self._tick("fit", sum(map(len, layers)))
             if segment.exit.op == "output":
                 return
@@ -170,7 +169,7 @@ class _Sweep:
         """Part by part, then the other layers in the order of `named_modules` by whole passes of both networks."""
         for part in parts:
             self._fit_part(part)
-        samples = WholePassSamples(self._teacher, self.student, self._images)
+        samples = WholePassSamples(self._teacher, self.student, self._images, calls_of(self._teacher, self._images))
         for name in self._converted:
             if name not in self.unexplained:
                 self._layer(name, partial(samples.of, name))
@@ -201,15 +200,15 @@ class _Sweep:
     def _converts(self, segment: Segment) -> bool:
         return any(str(node.target) in self._converted for node in segment.nodes)
 
-    def _layers(self, segment: Segment) -> list[fx.Node]:
-        """Layers of the segment to fit or re-fit, in order; a module called twice is left alone."""
-        found = []
+    def _layers(self, segment: Segment) -> dict[str, list[fx.Node]]:
+        """Layers of the segment to fit or re-fit, in the order of their first calls, each with all of them."""
+        found: dict[str, list[fx.Node]] = {}
         for node in segment.nodes:
             name = str(node.target)
-            if node.op != "call_module" or self._calls[name] > 1:
-                continue
-            if name in self._converted or (self._options.refit_kept and name in self._refittable):
-                found.append(node)
+            if node.op == "call_module" and (
+                name in self._converted or (self._options.refit_kept and name in self._refittable)
+            ):
+                found.setdefault(name, []).append(node)
         return found
 
     @torch.no_grad()

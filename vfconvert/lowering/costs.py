@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -33,6 +34,7 @@ from vfconvert.ops.blocks import PLAIN, VARIANTS, shares
 from vfconvert.ops.blocks import products as block_products
 from vfconvert.progress import Progress, no_progress
 from vfconvert.silence import silenced
+from vfconvert.specs import Pair
 
 _ROUNDS, _SECONDS = 9, 1.0  # of measuring one layer
 _MARGIN = 1.03  # by which the ordinary convolution has to be faster: less is noise
@@ -119,22 +121,29 @@ class CostTable:
     def costs(
         self, layer: VersatileConv2d, profiled: LayerProfile, norm: nn.BatchNorm2d | None = None
     ) -> dict[str, float]:
-        """Seconds of every candidate for a layer, and the norm that follows, at the size at which it runs."""
+        """Seconds of every candidate for a layer, and the norm that follows, in all calls at the sizes of each."""
         form = form_of(layer, norm)
         if form is None:
             return {PLAIN: 0.0}
-        key = _key(layer, form, profiled, self.threads)
+        total: dict[str, float] = {}
+        for size, count in _sizes(profiled).items():
+            for name, seconds in self._of_one_call(layer, form, size).items():
+                total[name] = total.get(name, 0.0) + count * seconds
+        return total
+
+    def _of_one_call(self, layer: VersatileConv2d, form: LayerForm, size: Pair) -> dict[str, float]:
+        key = _key(layer, form, size, self.threads)
         if key in self.measured:
             return self.measured[key]
         held = self._beside if self.foreign else self.measured
         if key not in held:
-            held[key] = _measure(layer, form, profiled, self.threads)
+            held[key] = _measure(layer, form, size, self.threads)
         return held[key]
 
     def knows(self, layer: VersatileConv2d, profiled: LayerProfile, norm: nn.BatchNorm2d | None = None) -> bool:
         """Whether the costs of a layer are in the table already."""
         form = form_of(layer, norm)
-        return form is None or _key(layer, form, profiled, self.threads) in self.measured
+        return form is None or all(_key(layer, form, size, self.threads) in self.measured for size in _sizes(profiled))
 
 
 def choose(
@@ -191,18 +200,23 @@ def executed(model: nn.Module, layers: Profile, variants: Mapping[str, str]) -> 
     return found
 
 
-def _key(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, threads: int) -> str:
+def _sizes(profiled: LayerProfile) -> Counter[Pair]:
+    """Heights and widths of what a layer reads, and in how many calls each."""
+    return Counter(call.input_size for call in profiled.calls)
+
+
+def _key(layer: VersatileConv2d, form: LayerForm, size: Pair, threads: int) -> str:
     """What the cost of a layer depends on, as text: geometry, spec, block sizes, input size, threads."""
     blocks = [(block.crop, block.windows, len(block.primaries)) for block in form.blocks]
     geometry = {name: value for name, value in asdict(layer.geometry).items() if name != "bias"}
-    parts = (geometry, str(layer.spec), blocks, form.factor is not None, profiled.calls[0].input_size, threads)
+    parts = (geometry, str(layer.spec), blocks, form.factor is not None, size, threads)
     return json.dumps(parts, sort_keys=True, default=str)
 
 
-def _measure(layer: VersatileConv2d, form: LayerForm, profiled: LayerProfile, threads: int) -> dict[str, float]:
+def _measure(layer: VersatileConv2d, form: LayerForm, size: Pair, threads: int) -> dict[str, float]:
     sizes = sizes_between(form.input_cuts, form.geometry.in_channels)
     generator = torch.Generator().manual_seed(0)
-    example = [torch.randn(1, size, *profiled.calls[0].input_size, generator=generator) for size in sizes]
+    example = [torch.randn(1, channels, *size, generator=generator) for channels in sizes]
     networks: dict[str, nn.Module] = {PLAIN: _Plain(layer)}
     networks.update({name: _alone(form, name, sizes) for name in candidates(form)})
     calls: dict[str, Callable[[], object]] = {}

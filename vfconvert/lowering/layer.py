@@ -197,7 +197,7 @@ class _Layer:
         geometry, emitter = self._form.geometry, self._emitter
         weight = self._weight(block, crop, window)
         if factor is not None:
-            weight = emitter.call(operator.mul, weight, emitter.tensor(f"{self._name}_factor", _column(factor, 4)))
+            weight = emitter.of_stored(operator.mul, weight, emitter.tensor(f"{self._name}_factor", _column(factor, 4)))
         bias = None if shift is None else emitter.tensor(f"{self._name}_shift", shift)
         inputs, padding = self._input(crop, window)
         return emitter.call(
@@ -211,7 +211,7 @@ class _Layer:
         rows = slice(None)
         if primaries != tuple(range(first, first + count)):
             at = torch.tensor(primaries, dtype=torch.int32)
-            bank = self._emitter.call(torch.index_select, bank, 0, self._emitter.tensor(f"{self._name}_rows", at))
+            bank = self._emitter.of_stored(torch.index_select, bank, 0, self._emitter.tensor(f"{self._name}_rows", at))
         elif count != len(self._form.bank):
             rows = slice(first, first + count)
         _, channels, kh, kw = self._form.bank.shape
@@ -219,7 +219,7 @@ class _Layer:
         index = (rows, *(slice(None) if (a, b) == (0, size) else slice(a, b) for a, b, size in ends))
         while index and index[-1] == slice(None):
             index = index[:-1]
-        return self._emitter.call(operator.getitem, bank, index) if index else bank
+        return self._emitter.of_stored(operator.getitem, bank, index) if index else bank
 
     def _input(self, crop: Crop, window: Window) -> tuple[fx.Node, tuple[int, int]]:
         """The channels of a window, padded or cut for a crop, and the padding left to the convolution."""

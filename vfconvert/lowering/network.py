@@ -20,7 +20,7 @@ from vfconvert.lowering.in_place import written_and_read_again
 from vfconvert.lowering.kept import adaptable, one_piece, reordered_convolution
 from vfconvert.lowering.layer import Manner, emit_layer
 from vfconvert.lowering.values import Emitter, Value, sizes_between
-from vfconvert.lowering.wants import wanted_cuts, wanted_orders
+from vfconvert.lowering.wants import calls_of, wanted_cuts, wanted_orders
 from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import PLAIN
 
@@ -64,7 +64,7 @@ class _Lowering:
         self._model, self._network = model, network
         targets = {str(n.target) for n in network.graph.nodes if n.op in ("get_attr", "call_module")}
         self._emitter = Emitter(reserved=frozenset(targets))
-        self._reads = {str(n.target): [n, *n.all_input_nodes] for n in network.graph.nodes if n.op == "call_module"}
+        self._calls = calls_of(network)
         self._values: dict[fx.Node, Any] = {}
         self._wholes: dict[int, tuple[Value, fx.Node]] = {}  # by identity, the value held so that it stays its own
         self._streams: Streams = streams_of(model, network)
@@ -79,8 +79,9 @@ class _Lowering:
 
     def _plan(self, name: str, layer: VersatileConv2d, variant: str) -> None:
         form = None
-        known = all(node in self._network.channels for node in self._reads.get(name, [None]))
-        if variant != PLAIN and known and self._network.calls.get(name, 0) == 1:
+        calls = self._calls.get(name, ())
+        known = all(each in self._network.channels for node in calls for each in (node, *node.all_input_nodes))
+        if variant != PLAIN and known and calls:
             norm = self._network.following_norm.get(name)
             following = self._model.get_submodule(norm) if norm is not None else None
             form = form_of(layer, following if isinstance(following, nn.BatchNorm2d) else None)
@@ -153,13 +154,11 @@ class _Lowering:
         geometry = form.geometry
         if geometry.groups > 1:
             given = self._wrapped_whole(node, given)
-        elif form.windowed:
-            wanted = form.input_order or tuple(range(geometry.in_channels))
+        else:
+            wanted = self._read_order(name, form, given)
             sizes = given.sizes if given.order == wanted else sizes_between(self._cuts_of(node), geometry.in_channels)
             given = self._emitter.ordered(name, given, wanted, sizes)
-            form = form.with_factor(given.factor)
-        else:
-            form = form.with_inputs(given.order, given.factor)
+            form = form.with_factor(given.factor) if form.windowed else form.with_inputs(wanted, given.factor)
         given = replace(given, factor=None)
         natural = target == form.order
         manner = Manner(
@@ -171,6 +170,14 @@ class _Lowering:
         if natural:
             return value
         return self._emitter.ordered(name, value, *self._settled(stream, geometry.out_channels))
+
+    def _read_order(self, name: str, form: LayerForm, given: Value) -> Order:
+        """The order in which a layer reads its input: one for all calls, so that there is one bank."""
+        own = tuple(range(form.geometry.in_channels))
+        if form.windowed:
+            return form.input_order or own
+        first, *others = self._calls[name]
+        return (self._orders.get(self._streams.of[first.all_input_nodes[0]]) or own) if others else given.order
 
     def _settled(self, stream: int, channels: int) -> tuple[Order, tuple[int, ...]]:
         """The order and the pieces in which all that is written into a stream has to lie."""
@@ -206,8 +213,8 @@ class _Lowering:
 
     def _takes_factors(self, node: fx.Node) -> bool:
         name = str(node.target)
-        if name in self._forms:
-            return self._forms[name].geometry.groups == 1
+        if name in self._forms:  # of several calls each would need a bank of its own
+            return self._forms[name].geometry.groups == 1 and len(self._calls[name]) == 1
         return adaptable(self._model.get_submodule(name))
 
     def _kept(self, node: fx.Node, module: nn.Conv2d, given: Value, target: Order | None) -> Any:

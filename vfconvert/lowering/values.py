@@ -51,19 +51,37 @@ class Emitter:
     graph: fx.Graph = field(default_factory=fx.Graph)
     attributes: dict[str, Any] = field(default_factory=dict)
     reserved: frozenset[str] = frozenset()  # names of the network's own, which no stored tensor takes
+    _alike: dict[str, list[str]] = field(default_factory=dict)  # the names given to tensors that were named alike
+    _made: dict[tuple[Any, str], fx.Node] = field(default_factory=dict)
 
     def call(self, function: Any, *args: Any, **kwargs: Any) -> fx.Node:
         """A call of a function."""
         return self.graph.call_function(function, args, kwargs)
 
     def tensor(self, name: str, value: Tensor) -> fx.Node:
-        """A stored tensor under a name like the given one: a parameter where it holds real numbers."""
+        """A stored tensor under a name like the given one: a parameter where it holds real numbers.
+
+        One that was stored under such a name already is stored once.
+        """
+        alike = self._alike.setdefault(name, [])
+        for known in alike:
+            held = self.attributes[known]
+            if held.dtype == value.dtype and held.device == value.device and torch.equal(held, value):
+                return self.graph.get_attr(known)
         unique, number = name.replace(".", "_"), 2
         while unique in self.attributes or unique in self.reserved:
             unique, number = f"{name.replace('.', '_')}_{number}", number + 1
         value = value.detach().contiguous()
         self.attributes[unique] = nn.Parameter(value, requires_grad=False) if value.is_floating_point() else value
+        alike.append(unique)
         return self.graph.get_attr(unique)
+
+    def of_stored(self, function: Any, *args: Any) -> fx.Node:
+        """A call that reads stored tensors alone: made once, however often it is asked for."""
+        key = function, repr([arg.target if isinstance(arg, fx.Node) and arg.op == "get_attr" else arg for arg in args])
+        if key not in self._made:
+            self._made[key] = self.call(function, *args)
+        return self._made[key]
 
     def module(self, name: str, module: nn.Module) -> str:
         """Register a module under its own name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from torch import fx
@@ -14,7 +15,10 @@ Forms = Mapping[str, LayerForm]
 
 
 def wanted_orders(network: Network, streams: Streams, forms: Forms) -> dict[int, Order | None]:
-    """The order of every stream: what the windows that read it want, else what suits its first layer."""
+    """The order of every stream: what the windows that read it want, else what suits its first layer.
+
+    A layer of several calls has one order for all that it reads: that which suits most of its calls.
+    """
     known: dict[int, Order | None] = {}
     for node, form in _windowed(network, forms):
         stream = streams.of.get(node.all_input_nodes[0])
@@ -24,6 +28,13 @@ def wanted_orders(network: Network, streams: Streams, forms: Forms) -> dict[int,
     def natural(layer: str) -> Order | None:
         return forms[layer].order if layer in forms else None
 
+    for name, calls in calls_of(network).items():
+        if len(calls) > 1 and name in forms and not forms[name].windowed:
+            read = [node.all_input_nodes[0] for node in calls]
+            suited = Counter(streams.order(node, natural, dict(known)) for node in read)
+            ((order, _),) = suited.most_common(1)  # the first of equals
+            for node in read:
+                known.setdefault(streams.of[node], order)
     for node in streams.of:
         streams.order(node, natural, known)
     return known
@@ -45,6 +56,15 @@ def wanted_cuts(network: Network, streams: Streams, forms: Forms) -> dict[int, t
                 found.setdefault(streams.of[part], set()).update(ends)
                 start += size
     return {stream: tuple(sorted(cut for cut in cuts if cut % BLOCK == 0)) for stream, cuts in found.items()}
+
+
+def calls_of(network: Network) -> dict[str, tuple[fx.Node, ...]]:
+    """The calls of every module, in order."""
+    found: dict[str, tuple[fx.Node, ...]] = {}
+    for node in network.graph.nodes:
+        if node.op == "call_module":
+            found[str(node.target)] = (*found.get(str(node.target), ()), node)
+    return found
 
 
 def _windowed(network: Network, forms: Forms) -> Iterator[tuple[fx.Node, LayerForm]]:
