@@ -12,6 +12,7 @@ from vfconvert.analysis.graph import trace
 from vfconvert.analysis.parts import Part, parts_of
 from vfconvert.analysis.profile import profile
 from vfconvert.fitting.options import FitOptions
+from vfconvert.fitting.passes import Passes
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.fitting.untraced import entry_of
 from vfconvert.nn import VersatileConv2d
@@ -125,6 +126,6 @@ def test_a_part_behind_what_was_converted_is_fitted_by_whole_passes() -> None:
 
 def test_entries_are_what_the_part_is_given() -> None:
     model = router()
-    assert torch.equal(entry_of(model, "trunk", data(5), 2), 2 * data(5))
-    assert entry_of(model, "head", data(5), 2).shape[:2] == (5, 16)
+    assert torch.equal(entry_of(Passes(model), "trunk", data(5), 2), 2 * data(5))
+    assert entry_of(Passes(model), "head", data(5), 2).shape[:2] == (5, 16)
     assert not model.trunk._forward_pre_hooks

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from vfconvert.fitting.passes import Passes
 from vfconvert.fitting.untraced import WholePassSamples
 
 IMAGES = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -32,7 +33,7 @@ def stages() -> tuple[Stages, Stages]:
 @torch.no_grad()
 def test_samples_are_the_students_input_and_the_teachers_output():
     teacher, student = stages()
-    samples = list(WholePassSamples(teacher, student, IMAGES).of("second", 2))
+    samples = list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second", 2))
     assert [len(sample.inputs) for sample in samples] == [2, 2, 1]
     torch.testing.assert_close(torch.cat([sample.inputs for sample in samples]), student.first(IMAGES))
     expected = teacher.second(teacher.first(IMAGES))
@@ -43,9 +44,9 @@ def test_samples_are_the_students_input_and_the_teachers_output():
 @torch.no_grad()
 def test_passes_end_at_the_layer_and_leave_no_hook():
     teacher, student = stages()
-    list(WholePassSamples(teacher, student, IMAGES).of("second"))
+    list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second"))
     assert (teacher.seen, student.seen) == (0, 0)
-    list(WholePassSamples(teacher, student, IMAGES).of("last"))
+    list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("last"))
     assert (teacher.seen, student.seen) == (1, 1)
     teacher(IMAGES)
     assert teacher.seen == 2
@@ -54,7 +55,7 @@ def test_passes_end_at_the_layer_and_leave_no_hook():
 @torch.no_grad()
 def test_one_network_in_both_places_runs_once():
     teacher, _ = stages()
-    (sample,) = WholePassSamples(teacher, teacher, IMAGES).of("last")
+    (sample,) = WholePassSamples(*[Passes(teacher)] * 2, IMAGES).of("last")
     assert teacher.seen == 1
     torch.testing.assert_close(sample.targets, teacher.last(sample.inputs))
 
@@ -63,4 +64,4 @@ def test_one_network_in_both_places_runs_once():
 def test_batches_in_which_the_layer_is_not_called_give_no_sample():
     teacher, student = stages()
     student.first.bias.fill_(-1e6)
-    assert list(WholePassSamples(teacher, student, IMAGES).of("second")) == []
+    assert list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second")) == []

@@ -51,7 +51,8 @@ def _attended(
         return attend(*given, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:  # the heads, last of the leading dimensions, share keys and values
         key, value = (each.repeat_interleave(query.shape[-3] // each.shape[-3], -3) for each in (key, value))
-    leading = torch.broadcast_shapes(*(tensor.shape[:-2] for tensor in (query, key, value)))
+    shapes = [tensor.shape[:-2] for tensor in (query, key, value)]
+    leading = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
     last = leading[-1] if len(leading) > 1 else 1
 
     def merged(tensor: Tensor) -> Tensor:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from vfconvert.fitting.passes import Passes, Reached
 from vfconvert.fitting.samples import BATCH, Sample
 
 
@@ -24,69 +23,78 @@ class WholePassSamples:
     student has found something else.
     """
 
-    teacher: nn.Module
-    student: nn.Module
+    teacher: Passes
+    student: Passes
     images: Tensor
 
     def of(self, name: str, batch: int = BATCH) -> Iterator[Sample]:
         """The samples of the layer of this name, so many images at a time."""
-        device = next(self.student.parameters()).device
+        self.teacher.sized(batch)
+        self.student.sized(batch)
+        device = next(self.student.network.parameters()).device
         for at in range(0, len(self.images), batch):
             images = self.images[at : at + batch].to(device)
-            theirs = _called(self.teacher, name, images)
-            ours = theirs if self.student is self.teacher else _called(self.student, name, images)
+            theirs = _called(self.teacher, name, images, at)
+            ours = theirs if self.student is self.teacher else _called(self.student, name, images, at)
             if ours is None or theirs is None:  # nothing was found for the layer to look at
                 continue
             inputs, own, targets = ours[0], *theirs
             other = len(own) != len(images) and _unlike(inputs, own)
-            yield Sample(inputs=own if other else inputs, targets=targets)
+            yield Sample(inputs=own if other else inputs, targets=targets, images=len(images))
 
 
-def entry_of(network: nn.Module, name: str, images: Tensor, batch: int) -> Tensor | None:
+def entry_of(passes: Passes, name: str, images: Tensor, batch: int) -> Tensor | None:
     """What a submodule is given for all images, `(N, C, H, W)` on the CPU; None where it is not one row an image.
 
-    `network` is in eval mode and calls the submodule once, with one tensor alone.
+    The network is in eval mode and calls the submodule once, with one tensor alone.
     """
+    passes.sized(batch)
+    network, found = passes.network, list[Tensor]()
     device = next(network.parameters()).device
-    found: list[Tensor] = []
-    for part in torch.split(images, batch):
+    for at in range(0, len(images), batch):
+        part = images[at : at + batch].to(device)
         caught: list[Tensor] = []
 
         def catch(module: nn.Module, inputs: tuple[Any, ...], caught: list[Tensor] = caught) -> None:
             caught.append(inputs[0].cpu())
-            raise _Reached
+            raise Reached
 
-        _run_until(network, network.get_submodule(name).register_forward_pre_hook(catch), part.to(device))
+        passes.until(network.get_submodule(name).register_forward_pre_hook(catch), part, at)
         if not caught or len(caught[0]) != len(part) or (found and caught[0].shape[1:] != found[0].shape[1:]):
             return None
         found.append(caught[0])
     return torch.cat(found)
 
 
-def _run_until(network: nn.Module, hook: RemovableHandle, images: Tensor) -> None:
-    """As far as the hook raises `_Reached`; it is removed."""
+@torch.no_grad()
+def largest_activation(network: nn.Module, image: Tensor) -> int:
+    """Numbers in the largest output of a submodule for `image` `(1, C, H, W)`; the network is in eval mode."""
+    largest = image.numel()
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
+
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
     try:
-        with suppress(_Reached):
-            network(images.clone())
+        network(image.to(next(network.parameters()).device, copy=True))
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
+    return largest
 
 
-def _called(network: nn.Module, name: str, images: Tensor) -> tuple[Tensor, Tensor] | None:
+def _called(passes: Passes, name: str, images: Tensor, at: int) -> tuple[Tensor, Tensor] | None:
     """What a layer reads and gives at its first call on these images; None where it is not called."""
     caught: list[tuple[Tensor, Tensor]] = []
 
     def catch(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> None:
         # No copies: nothing that follows runs, and could write into them.
         caught.append((inputs[0] if inputs else keywords["input"], output))
-        raise _Reached
+        raise Reached
 
-    _run_until(network, network.get_submodule(name).register_forward_hook(catch, with_kwargs=True), images)
+    passes.until(passes.network.get_submodule(name).register_forward_hook(catch, with_kwargs=True), images, at)
     return caught[0] if caught else None
-
-
-class _Reached(BaseException):
-    """The layer has been called; no Exception, so that no network takes it for one of its own."""
 
 
 def _unlike(inputs: Tensor, own: Tensor) -> bool:
