@@ -1,7 +1,9 @@
 """Parts of networks that cannot be traced as a whole are found, and fitted as the networks that they are."""
 
 import copy
+import weakref
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -90,6 +92,31 @@ def test_the_largest_parts_are_found_in_the_order_of_their_calls() -> None:
 def test_what_is_called_twice_or_otherwise_is_no_part() -> None:
     assert parts_of(router(Twice), data(2)) == ()
     assert [part.name for part in parts_of(router(Keyword), data(2))] == []
+
+
+def test_inputs_of_parts_are_held_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = router(), list[weakref.ref[Tensor]]()
+
+    def tried(module: nn.Module, given: Tensor) -> None:
+        assert sum(each() is not None for each in held) == 0
+        torch.testing.assert_close(given, entry_of(Passes(model), names[module], data(2), 2))
+        held.append(weakref.ref(given))
+
+    names = {module: name for name, module in model.named_modules()}
+    monkeypatch.setattr("vfconvert.analysis.parts.trace", tried)
+    assert parts_of(model, data(2)) == ()
+    assert len(held) == 2
+
+
+def test_what_is_called_by_chance_is_no_part() -> None:
+    class Chance(Router):
+        passes = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Chance.passes += 1
+            return super().forward(x) if Chance.passes == 1 else x.mean((2, 3))
+
+    assert parts_of(settled(Chance()), data(2)) == ()
 
 
 def test_a_part_is_fitted_as_the_network_that_it_is() -> None:

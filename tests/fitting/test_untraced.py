@@ -1,9 +1,11 @@
 """Samples of untraced networks: the right tensors, from passes that end at the layer."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 from vfconvert.fitting.passes import Passes
+from vfconvert.fitting.samples import Sample, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
 
 IMAGES = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -65,3 +67,21 @@ def test_batches_in_which_the_layer_is_not_called_give_no_sample():
     teacher, student = stages()
     student.first.bias.fill_(-1e6)
     assert list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second")) == []
+
+
+def test_many_regions_of_an_image_give_as_many_samples_as_one_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(2, 3, 3, padding=1)
+    regions = torch.rand(20_000, 2, 7, 7, generator=generator)
+    with torch.no_grad():
+        targets = layer(regions)
+    (every,) = layer_moments(layer, iter([Sample(regions, targets)]), 10, generator)
+    (some,) = layer_moments(layer, iter([Sample(regions, targets, images=10)]), 10, generator)
+    assert every.count == 49 * 20_000
+    assert some.count == 2 * 20_000  # 32,768 are wanted
+    assert (some.covariance - every.covariance).abs().max() < 0.01
+    assert (some.cross - every.cross).abs().max() < 0.01
+    monkeypatch.setattr("vfconvert.fitting.samples._ROWS", 20_000)  # all are looked at in the same two places
+    (alike,) = layer_moments(layer, iter([Sample(regions, targets, images=10)]), 10, generator)
+    assert alike.count == some.count
+    assert (alike.covariance - every.covariance).abs().max() > 0.015

@@ -20,7 +20,7 @@ _SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
 _FEWEST, _MOST = 32_768, 131_072
 _MOST_KEPT = 4096  # samples that stand in for a covariance
 _DENSE = 16_384  # unfolded inputs up to which there is a covariance where samples are many: 2 GiB
-_ROWS = 256  # regions that are looked at in the same places
+_ROWS = 64  # regions that are looked at in the same places
 _ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch: 256 MiB in float32
 
 
