@@ -35,6 +35,7 @@ from vfconvert.reporting.report import ConversionReport
 SIDES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 IMAGES = 20  # a fifth is held out
 _MIDDLE, _SPREAD = 128, 48  # of pixels: of mean 0 and variance 1 once prepared, as what the norms' statistics are of
+_ASLEEP = 1e-3  # the largest number of a parameter that says nothing
 _STRIDE = 0.5  # windows side by side: the fit is several times as quick as at the default
 
 # Why a layer that could be shared stays as it is. Layers kept for other reasons have nothing to share (depthwise, too
@@ -93,6 +94,7 @@ def outcome_of(
     shape = smallest_input(model)
     if shape is None:
         return Outcome("refused", "no input of one tensor of images was found that the network takes")
+    wake(model)
     settle(model, noise_images(shape, 8, 1))
     spread_scores(model, noise_images(shape, 8, 1))
     with tempfile.TemporaryDirectory() as folder:
@@ -173,8 +175,23 @@ def smallest_input(model: nn.Module) -> tuple[int, int, int] | None:
 
 
 @torch.no_grad()
+def wake(model: nn.Module) -> None:
+    """Random numbers for weights that start at zero and scales that start near it, in place.
+
+    Heads of zeros answer every image alike, and branches scaled by 1e-6 hide whatever is in them.
+    """
+    for parameter in model.parameters():
+        if not parameter.is_floating_point() or float(parameter.abs().max()) > _ASLEEP:
+            continue
+        if parameter.dim() >= 2 and min(parameter.shape) > 1:
+            parameter.normal_(std=parameter[0].numel() ** -0.5)
+        elif bool(parameter.any()) and float(parameter.std()) == 0:  # a scale, and no bias of small random numbers
+            parameter.uniform_(0.5, 1.0)
+
+
+@torch.no_grad()
 def settle(model: nn.Module, images: Tensor) -> None:
-    """Statistics of norms from images, and no branch that starts at zero; in place."""
+    """Statistics of norms from images, and no norm that starts at zero; in place."""
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
         if norm.affine and not bool(norm.weight.any()):

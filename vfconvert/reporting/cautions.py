@@ -15,6 +15,7 @@ from vfconvert.reporting.units import is_share, percent, plural
 ENOUGH_AGREEMENT = 0.95
 ENOUGH_RELATIVE_ERROR = 0.05
 ENOUGH_RELATIVE_CHANGE = 0.2
+_ENOUGH_IMAGES = 4  # to be of more than one kind
 
 
 def layout_warning(channels_last: bool) -> tuple[str, ...]:
@@ -88,6 +89,7 @@ def warnings_of(
             f"the outputs differ from the original's by {percent(found.relative_error)} of their size: convert fewer "
             "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune it (--epochs)"
         )
+    sentences += _alike(found) if found is not None else ()
     if images is not None and images.source == "synthetic":
         sentences.append(
             f"no --data was given: fitted on {images.calibration} synthetic images ({images.method}), and agreement is "
@@ -110,6 +112,19 @@ def warnings_of(
         names = ", ".join(sorted(str(kind) for kind in kinds))
         sentences.append(f"the network's {names} weights were converted to float32, in which it is fitted and written")
     return tuple(sentences)
+
+
+def _alike(found: AgreementReport) -> tuple[str, ...]:
+    """That what agrees is one answer to all images, a sentence or none."""
+    if found.distinct != 1 or found.images < _ENOUGH_IMAGES:
+        return ()
+    where, told = plural(found.images, "image"), "agreement with it tells little"
+    if not is_share(found.measure):
+        return (f"the original answers {where} alike, so that {told}, and so does the comparison of files",)
+    return (
+        f"the original finds one class in all of {where}, so that {told}: are they prepared as in training (--preset, "
+        "or --mean, --std and --size)?",
+    )
 
 
 def _untraced(alone: int, parts: Sequence[str]) -> str:

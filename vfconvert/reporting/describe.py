@@ -78,7 +78,17 @@ def agreement_of(
         relative_change=correction,
         accuracy_before=before,
         accuracy_after=after,
+        distinct=_distinct(wanted, by_class=is_share(found.measure)),
     )
+
+
+def _distinct(outputs: Tensor, *, by_class: bool) -> int:
+    """How many different answers outputs `(N, …)` are: classes in dimension 1, else those that differ at all."""
+    if by_class:
+        return len(outputs.argmax(dim=1).unique())
+    if bool((outputs == outputs[:1]).all()):
+        return 1
+    return len({row.numpy().tobytes() for row in outputs.contiguous()})
 
 
 def judging_batch(images: Tensor) -> int:

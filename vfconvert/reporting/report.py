@@ -99,7 +99,8 @@ class AgreementReport:
     `measure` is "top-1 agreement" or "pixel agreement" (shares), or "PSNR" (dB, relative to the original's output);
     `relative_error` is ||difference|| / ||original output||. Accuracies (shares) where the images are labelled.
     `relative_change` is for networks that answer with a corrected input: ||difference|| / ||original's correction||.
-    `held_out` is False where the images were synthetic or there was none to hold out.
+    `held_out` is False where the images were synthetic or there was none to hold out. `distinct` is how many different
+    answers the original gives them: classes, or outputs where these are no logits.
     """
 
     measure: str
@@ -110,6 +111,7 @@ class AgreementReport:
     relative_change: float | None = None
     accuracy_before: float | None = None
     accuracy_after: float | None = None
+    distinct: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
