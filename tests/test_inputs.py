@@ -61,3 +61,37 @@ def test_a_half_of_which_nothing_can_be_decoded_is_an_error(tmp_path: Path) -> N
         match=r"--epochs chooses on half of the images held out and judges on the other: got 2 and 0",
     ):
         images.half("--epochs")
+
+
+def drawn(folder: Path, calibration: int | None, *, untraced_macs: int = 0) -> Images:
+    options = ConversionOptions(model=Path("m.pt"), data=folder, calibration_images=calibration)
+    model = nn.Conv2d(3, 4, 3)
+    return images_of(source_of(options, model), options, model, no_progress, untraced_macs)
+
+
+def test_images_to_fit_on_take_so_much_memory_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = folder_of_shades(tmp_path / "images", 50)
+    assert (len(drawn(folder, None).calibration), drawn(folder, None).notes) == (40, ())
+    monkeypatch.setattr("vfconvert.inputs._CALIBRATION_BYTES", 20 * 4 * 3 * 8 * 8 + 1)
+    bounded = drawn(folder, None)
+    assert len(bounded.calibration) == bounded.report.calibration == 20
+    assert bounded.notes == (
+        "1,024 images of 3x8x8 take 0.000732 GiB of memory: 20 images of 40 were used to fit on; "
+        "--calibration-images N takes more",
+    )
+    for count in (30, 1024):
+        asked = drawn(folder, count)
+        assert (len(asked.calibration), asked.notes) == (min(count, 40), ())
+
+
+def test_images_to_fit_on_are_fewer_where_an_untraced_network_is_large(tmp_path: Path) -> None:
+    folder = folder_of_shades(tmp_path / "images", 50)
+    assert len(drawn(folder, None, untraced_macs=10**9).calibration) == 40
+    bounded = drawn(folder, None, untraced_macs=10**12)
+    assert len(bounded.calibration) == 20
+    assert bounded.notes == (
+        "the network cannot be traced, so that it is run many times, of 1e+03 GMACs an image: 20 images of 40 were "
+        "used to fit on; --calibration-images N takes more",
+    )
+    assert len(drawn(folder, None, untraced_macs=10**15).calibration) == 16  # a fit needs some
+    assert len(drawn(folder, 30, untraced_macs=10**15).calibration) == 30

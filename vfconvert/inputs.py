@@ -19,12 +19,16 @@ from vfconvert.errors import InputShapeError, NoImagesError, PreprocessingError,
 from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
 from vfconvert.reporting.report import ImagesReport
+from vfconvert.reporting.units import plural
 
 Shape = tuple[int, int, int]
 
 _DEFAULT_SIDE = 224
 _FEW = 64  # images of which one is sure to be readable
 _HELD_OUT_BYTES = 512 * 2**20  # images held out to judge by are kept in memory
+_USUAL, _FEWEST = 1024, 16  # images to fit on, where --calibration-images does not say
+_CALIBRATION_BYTES = 2 * 2**30  # of these images
+_UNTRACED_MACS = 2e13  # of one pass over them, where a network cannot be traced and takes many
 _SYNTHETIC_NUMBERS = 16 * 3 * 224 * 224  # numbers in all synthetic images: 16 of ImageNet's size, each dear to make
 
 
@@ -82,7 +86,7 @@ class Images:
     """`calibration` and `judging` `(N, C, H, W)`; where both came from.
 
     `labels` of the latter, if known, are numbers below `classes`. Its first `choosing` help to choose where something
-    is chosen; the others judge.
+    is chosen; the others judge. `notes` are sentences that the user should read.
     """
 
     calibration: Tensor
@@ -92,6 +96,7 @@ class Images:
     choosing: int
     report: ImagesReport
     indices: tuple[int, ...] = ()  # which examples judge; none where there are none
+    notes: tuple[str, ...] = ()
 
     def half(self, flag: str) -> int:
         """How many of the images to judge by are chosen on; the others judge the result. Raises `NoImagesError`."""
@@ -168,12 +173,22 @@ def _refuse_preparing(options: ConversionOptions) -> None:
         )
 
 
-def images_of(source: Source, options: ConversionOptions, model: nn.Module, progress: Progress) -> Images:
-    """Read or make the images. Labels are never used to choose or fit, only to report accuracy."""
+def images_of(
+    source: Source, options: ConversionOptions, model: nn.Module, progress: Progress, untraced_macs: int = 0
+) -> Images:
+    """Read or make the images. Labels are never used to choose or fit, only to report accuracy.
+
+    `untraced_macs` are multiply-adds of one image in a network that cannot be traced. Where `--calibration-images` does
+    not say how many to fit on, these and the memory for the images limit their number.
+    """
     examples = source.examples
     if examples is None:
         return _synthetic(source.shape, options, model, progress)
-    split = source.split(options, options.calibration_images)
+    calibration, reason = options.calibration_images, ""
+    if calibration is None:
+        calibration, reason = _affordable(source.shape, untraced_macs)
+    split = source.split(options, calibration)
+    unused = len(examples) - len(split.held_out) - len(split.calibration)
     choosing, first = len(split.choosing), set(split.choosing)
     if options.training.epochs:  # what is left out there is told, and does not end hours of work
         most = options.training.most_unreadable
@@ -201,6 +216,26 @@ def images_of(source: Source, options: ConversionOptions, model: nn.Module, prog
             preprocessing=source.preprocessing,
         ),
         indices=split.held_out,
+        notes=(
+            f"{reason}: {plural(fitting, 'image')} of {fitting + unused:,} were used to fit on; "
+            "--calibration-images N takes more",
+        )
+        if reason and unused
+        else (),
+    )
+
+
+def _affordable(shape: Shape, untraced_macs: int) -> tuple[int, str]:
+    """How many images `(C, H, W)` to fit on, and why not as many as usual."""
+    size = 4 * shape[0] * shape[1] * shape[2]
+    by_memory, by_work = _CALIBRATION_BYTES // size, int(_UNTRACED_MACS // max(1, untraced_macs))
+    count = max(_FEWEST, min(_USUAL, by_memory, by_work))
+    if count == _USUAL:
+        return count, ""
+    if by_memory <= by_work:
+        return count, f"{_USUAL:,} images of {_text(shape)} take {_USUAL * size / 2**30:.3g} GiB of memory"
+    return count, (
+        f"the network cannot be traced, so that it is run many times, of {untraced_macs / 1e9:.3g} GMACs an image"
     )
 
 
@@ -222,7 +257,7 @@ def _refuse_without_images(options: ConversionOptions) -> None:
 
 def _synthetic(shape: Shape, options: ConversionOptions, model: nn.Module, progress: Progress) -> Images:
     numbers = shape[0] * shape[1] * shape[2]
-    count = max(16, min(options.calibration_images, 512, _SYNTHETIC_NUMBERS // numbers))
+    count = max(16, min(options.calibration_images or _USUAL, 512, _SYNTHETIC_NUMBERS // numbers))
     judged = max(4, count // 4)
 
     made = synthesise(model, shape, count + judged, options.seed, progress=progress)

@@ -59,7 +59,8 @@ def inspected(options: ConversionOptions, progress: Progress = no_progress, give
     known = costs.known if costs is not None else 0
     prepared = prepare(options, clock, given)
     with clock.stage("images"):
-        images = images_of(prepared.source, options, prepared.teacher, progress)
+        macs = prepared.before.macs_executed if prepared.network is None else 0
+        images = images_of(prepared.source, options, prepared.teacher, progress, macs)
     with clock.stage("measure options"):
         table = table_of(prepared.subject, images.calibration, options, costs, progress)
     if costs is not None and options.costs is not None and costs.known > known:
@@ -89,6 +90,7 @@ def inspected(options: ConversionOptions, progress: Progress = no_progress, give
         images=images.report,
         runtime=f"onnxruntime {version('onnxruntime')}" if table.seconds is not None else None,
         warnings=(
+            *images.notes,
             *table.notes,
             *linears_unknown(asked=options.linear, traced=prepared.network is not None),
             *_warnings(prepared.network is not None, images.report.source),

@@ -45,7 +45,7 @@ class ConversionOptions:
     std: tuple[float, ...] | None = None
     preset: str | None = None
     input_shape: tuple[int, int, int] | None = None
-    calibration_images: int = 1024
+    calibration_images: int | None = None  # to fit on, at most; None: 1,024, of 2 GiB at most
     reconstruct: bool = True
     augment: bool = True
     arch: str | None = None

@@ -81,7 +81,8 @@ class Run:
     def images(self) -> Images:
         """Read or make them."""
         with self.clock.stage("images"):
-            return images_of(self.prepared.source, self.options, self.teacher, self.progress)
+            macs = self.before.macs_executed if self.network is None else 0
+            return images_of(self.prepared.source, self.options, self.teacher, self.progress, macs)
 
     def fit(self, plan: Plan, images: Images, *, alone: bool = False) -> Fitted:
         """The student of a plan; with `alone` by the closed-form fit only."""
@@ -193,6 +194,7 @@ class Run:
             warnings=missed(budget)
             + few_tried(budget, self.options.refine)
             + (self.searched.table.notes if self.searched is not None else ())
+            + (images.notes if images is not None else ())
             + (fitted.notes if fitted is not None else ())
             + rounded(artefacts, FLOAT32_TOLERANCE)
             + layout_warning(self.loaded.images is not None and self.loaded.images.channels_last)

@@ -1,7 +1,9 @@
 """Parts of networks that cannot be traced as a whole are found, and fitted as the networks that they are."""
 
 import copy
+import weakref
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,6 +14,7 @@ from vfconvert.analysis.graph import trace
 from vfconvert.analysis.parts import Part, parts_of
 from vfconvert.analysis.profile import profile
 from vfconvert.fitting.options import FitOptions
+from vfconvert.fitting.passes import Passes
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.fitting.untraced import entry_of
 from vfconvert.nn import VersatileConv2d
@@ -91,6 +94,31 @@ def test_what_is_called_twice_or_otherwise_is_no_part() -> None:
     assert [part.name for part in parts_of(router(Keyword), data(2))] == []
 
 
+def test_inputs_of_parts_are_held_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, held = router(), list[weakref.ref[Tensor]]()
+
+    def tried(module: nn.Module, given: Tensor) -> None:
+        assert sum(each() is not None for each in held) == 0
+        torch.testing.assert_close(given, entry_of(Passes(model), names[module], data(2), 2))
+        held.append(weakref.ref(given))
+
+    names = {module: name for name, module in model.named_modules()}
+    monkeypatch.setattr("vfconvert.analysis.parts.trace", tried)
+    assert parts_of(model, data(2)) == ()
+    assert len(held) == 2
+
+
+def test_what_is_called_by_chance_is_no_part() -> None:
+    class Chance(Router):
+        passes = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Chance.passes += 1
+            return super().forward(x) if Chance.passes == 1 else x.mean((2, 3))
+
+    assert parts_of(settled(Chance()), data(2)) == ()
+
+
 def test_a_part_is_fitted_as_the_network_that_it_is() -> None:
     model = router()
     before = copy.deepcopy(model.state_dict())
@@ -125,6 +153,6 @@ def test_a_part_behind_what_was_converted_is_fitted_by_whole_passes() -> None:
 
 def test_entries_are_what_the_part_is_given() -> None:
     model = router()
-    assert torch.equal(entry_of(model, "trunk", data(5), 2), 2 * data(5))
-    assert entry_of(model, "head", data(5), 2).shape[:2] == (5, 16)
+    assert torch.equal(entry_of(Passes(model), "trunk", data(5), 2), 2 * data(5))
+    assert entry_of(Passes(model), "head", data(5), 2).shape[:2] == (5, 16)
     assert not model.trunk._forward_pre_hooks

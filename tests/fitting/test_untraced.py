@@ -1,8 +1,11 @@
 """Samples of untraced networks: the right tensors, from passes that end at the layer."""
 
+import pytest
 import torch
 from torch import Tensor, nn
 
+from vfconvert.fitting.passes import Passes
+from vfconvert.fitting.samples import Sample, layer_moments
 from vfconvert.fitting.untraced import WholePassSamples
 
 IMAGES = torch.rand(5, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -32,7 +35,7 @@ def stages() -> tuple[Stages, Stages]:
 @torch.no_grad()
 def test_samples_are_the_students_input_and_the_teachers_output():
     teacher, student = stages()
-    samples = list(WholePassSamples(teacher, student, IMAGES).of("second", 2))
+    samples = list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second", 2))
     assert [len(sample.inputs) for sample in samples] == [2, 2, 1]
     torch.testing.assert_close(torch.cat([sample.inputs for sample in samples]), student.first(IMAGES))
     expected = teacher.second(teacher.first(IMAGES))
@@ -43,9 +46,9 @@ def test_samples_are_the_students_input_and_the_teachers_output():
 @torch.no_grad()
 def test_passes_end_at_the_layer_and_leave_no_hook():
     teacher, student = stages()
-    list(WholePassSamples(teacher, student, IMAGES).of("second"))
+    list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second"))
     assert (teacher.seen, student.seen) == (0, 0)
-    list(WholePassSamples(teacher, student, IMAGES).of("last"))
+    list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("last"))
     assert (teacher.seen, student.seen) == (1, 1)
     teacher(IMAGES)
     assert teacher.seen == 2
@@ -54,7 +57,7 @@ def test_passes_end_at_the_layer_and_leave_no_hook():
 @torch.no_grad()
 def test_one_network_in_both_places_runs_once():
     teacher, _ = stages()
-    (sample,) = WholePassSamples(teacher, teacher, IMAGES).of("last")
+    (sample,) = WholePassSamples(*[Passes(teacher)] * 2, IMAGES).of("last")
     assert teacher.seen == 1
     torch.testing.assert_close(sample.targets, teacher.last(sample.inputs))
 
@@ -63,4 +66,22 @@ def test_one_network_in_both_places_runs_once():
 def test_batches_in_which_the_layer_is_not_called_give_no_sample():
     teacher, student = stages()
     student.first.bias.fill_(-1e6)
-    assert list(WholePassSamples(teacher, student, IMAGES).of("second")) == []
+    assert list(WholePassSamples(Passes(teacher), Passes(student), IMAGES).of("second")) == []
+
+
+def test_many_regions_of_an_image_give_as_many_samples_as_one_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(2, 3, 3, padding=1)
+    regions = torch.rand(20_000, 2, 7, 7, generator=generator)
+    with torch.no_grad():
+        targets = layer(regions)
+    (every,) = layer_moments(layer, iter([Sample(regions, targets)]), 10, generator)
+    (some,) = layer_moments(layer, iter([Sample(regions, targets, images=10)]), 10, generator)
+    assert every.count == 49 * 20_000
+    assert some.count == 2 * 20_000  # 32,768 are wanted
+    assert (some.covariance - every.covariance).abs().max() < 0.01
+    assert (some.cross - every.cross).abs().max() < 0.01
+    monkeypatch.setattr("vfconvert.fitting.samples._ROWS", 20_000)  # all are looked at in the same two places
+    (alike,) = layer_moments(layer, iter([Sample(regions, targets, images=10)]), 10, generator)
+    assert alike.count == some.count
+    assert (alike.covariance - every.covariance).abs().max() > 0.015

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from vfconvert.analysis.forward import evaluating
 from vfconvert.analysis.graph import Network, trace
 
+_COUNTED = (nn.Conv2d, nn.BatchNorm2d)
 _FEWEST = 2  # convolutions of a part: one alone is fitted as well without
 
 
@@ -43,21 +45,25 @@ def parts_of(model: nn.Module, example: Tensor) -> tuple[Part, ...]:
     None has a layer that is called from elsewhere too. They come in the order in which they are called. `example`
     `(B, C, H, W)` is what the model is called with, in eval mode; the model itself is not tried.
     """
-    inputs, calls = _inputs(model, example)
+    inputs, calls = _calls(model, example)
     order = {module: number for number, module in enumerate(inputs)}
-    found = _within(model, "", inputs, calls)
+    found = _within(model, "", inputs, calls, lambda module: _input_of(module, model, example))
     return tuple(sorted(found, key=lambda part: order[model.get_submodule(part.name)]))
 
 
 def _within(
-    module: nn.Module, prefix: str, inputs: dict[nn.Module, list[Tensor | None]], calls: Mapping[nn.Module, int]
+    module: nn.Module,
+    prefix: str,
+    inputs: Mapping[nn.Module, list[bool]],
+    calls: Mapping[nn.Module, int],
+    given: Callable[[nn.Module], Tensor | None],
 ) -> Iterator[Part]:
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         if not _may_be_part(child):
             continue
-        given = inputs.get(child, [])
-        network = trace(child, given[0]) if len(given) == 1 and given[0] is not None else None
+        images = given(child) if inputs.get(child) == [True] else None
+        network = trace(child, images) if images is not None else None
         if network is not None and all(
             calls[child.get_submodule(name)] == count
             for name, count in network.calls.items()
@@ -65,39 +71,60 @@ def _within(
         ):
             yield Part(path, network)
         else:
-            yield from _within(child, f"{path}.", inputs, calls)
+            yield from _within(child, f"{path}.", inputs, calls, given)
 
 
-def _inputs(model: nn.Module, example: Tensor) -> tuple[dict[nn.Module, list[Tensor | None]], Counter[nn.Module]]:
-    """The calls of every submodule that may be a part: the tensor that it was given, None where it was no such one.
+def _calls(model: nn.Module, example: Tensor) -> tuple[dict[nn.Module, list[bool]], Counter[nn.Module]]:
+    """The calls of every submodule that may be a part, in order: whether it was given images, and nothing else.
 
     And how often each convolution and norm is called.
     """
-    found: dict[nn.Module, list[Tensor | None]] = {}
+    found: dict[nn.Module, list[bool]] = {}
     calls: Counter[nn.Module] = Counter()
 
     def note(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        found.setdefault(module, []).append(_image(inputs, keywords))
+        if isinstance(module, _COUNTED):
+            calls[module] += 1
+        else:
+            found.setdefault(module, []).append(not keywords and len(inputs) == 1 and _is_image(inputs[0]))
 
-    submodules = [module for module in model.modules() if module is not model and _may_be_part(module)]
-    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in submodules]
-    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))]
-    hooks += [layer.register_forward_pre_hook(lambda layer, _: calls.update([layer])) for layer in layers]
+    noted = [
+        each for each in model.modules() if isinstance(each, _COUNTED) or (each is not model and _may_be_part(each))
+    ]
+    _run(model, example, noted, note)
+    return found, calls
+
+
+def _input_of(module: nn.Module, model: nn.Module, example: Tensor) -> Tensor | None:
+    """What a submodule that is called once is given. Of another pass: held for all at once it would take gigabytes."""
+    found: list[Tensor] = []
+
+    def catch(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        found.append(inputs[0].detach().clone())
+        raise _Reached
+
+    with suppress(_Reached):
+        _run(model, example, [module], catch)
+    return found[0] if found else None  # where it is called is decided by chance
+
+
+def _run(model: nn.Module, example: Tensor, modules: Iterable[nn.Module], hook: Callable[..., None]) -> None:
+    hooks = [module.register_forward_pre_hook(hook, with_kwargs=True) for module in modules]
     try:
         with evaluating(model):
             model(example.clone())
     finally:
-        for hook in hooks:
-            hook.remove()
-    return found, calls
+        for each in hooks:
+            each.remove()
+
+
+class _Reached(BaseException):
+    """The submodule has been called; no Exception, so that no network takes it for one of its own."""
 
 
 def _may_be_part(module: nn.Module) -> bool:
     return sum(isinstance(each, nn.Conv2d) for each in module.modules()) >= _FEWEST
 
 
-def _image(inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Tensor | None:
-    if keywords or len(inputs) != 1 or not isinstance(inputs[0], Tensor):
-        return None
-    given = inputs[0]
-    return given.detach().clone() if given.dim() == 4 and given.dtype == torch.float32 else None
+def _is_image(given: object) -> bool:
+    return isinstance(given, Tensor) and given.dim() == 4 and given.dtype == torch.float32

@@ -20,6 +20,7 @@ from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
 from vfconvert.errors import FitError
 from vfconvert.fitting.boundary import Boundary, advance
+from vfconvert.fitting.passes import Passes
 from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
 from vfconvert.fitting.untraced import WholePassSamples, calls_of
 from vfconvert.ops.blocks import blocks_of, products
@@ -147,8 +148,9 @@ def _samples(
 ) -> Iterator[tuple[str, Iterator[Sample]]]:
     """The wanted layers in forward order, each with its samples; activations are held at one boundary only."""
     if network is None:
-        passes = WholePassSamples(teacher, teacher, images, calls_of(teacher, images))
-        yield from ((name, passes.of(name, batch)) for name in sorted(wanted))
+        passes = Passes(teacher)
+        whole = WholePassSamples(passes, passes, images, calls_of(teacher, images))
+        yield from ((name, whole.of(name, batch)) for name in sorted(wanted))
         return
     entry = Boundary.of(images)
     for segment in network.segments:

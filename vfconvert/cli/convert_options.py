@@ -154,10 +154,8 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     _images(
         "--calibration-images",
         type=int,
-        default=DEFAULTS["calibration_images"],
-        show_default=True,
         metavar="N",
-        help="Images to fit on, at most.",
+        help="Images to fit on, at most. Without: 1,024, of 2 GiB at most, fewer where an untraced network is large.",
     ),
     _loading(
         "--arch",

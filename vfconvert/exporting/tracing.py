@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vfconvert.exporting.attention import FourDimensionalAttention
 from vfconvert.exporting.outputs import named_outputs
 from vfconvert.nn import VersatileConv2d
 
@@ -80,7 +81,8 @@ class OpenNetwork(nn.Module):
     def _run(self, images: Tensor, weights: Sequence[Tensor]) -> Any:
         for slot, weight in zip(self._slots, weights, strict=True):
             slot.weight = weight
-        return self.network(images)
+        with FourDimensionalAttention():
+            return self.network(images)
 
     def _tensors(self, output: Any) -> tuple[Tensor, ...]:
         outputs = named_outputs(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,18 @@ _SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
 _FEWEST, _MOST = 32_768, 131_072
 _MOST_KEPT = 4096  # samples that stand in for a covariance
 _DENSE = 16_384  # unfolded inputs up to which there is a covariance where samples are many: 2 GiB
+_ROWS = 64  # regions that are looked at in the same places
 _ACTIVATION_NUMBERS = 2**26  # numbers in one activation of a batch: 256 MiB in float32
 
 
 def batch_of(network: Network) -> int:
     """Images at a time: fewer where one image's largest activation is large."""
-    return max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, network.largest)))
+    return batch_for(network.largest)
+
+
+def batch_for(largest: int) -> int:
+    """The same, from the numbers in that activation."""
+    return max(1, min(BATCH, _ACTIVATION_NUMBERS // max(1, largest)))
 
 
 def usual_batch(network: Network | None) -> int:
@@ -36,12 +43,14 @@ def usual_batch(network: Network | None) -> int:
 class Sample:
     """One batch of one call: the student's input of the layer and the target for its output, all positions of it.
 
-    `positions` are those of an image in all calls together; None where this is the only call.
+    `images` is of how many images these are where rows may be regions of them; None where each row is an image.
+    `positions` are those of an image in all its rows and calls together; None where this is the only call.
     """
 
     inputs: Tensor
     targets: Tensor
-    positions: int | None = None
+    images: float | None = None
+    positions: float | None = None
 
 
 def layer_moments(
@@ -64,12 +73,13 @@ def layer_moments(
     if unfolded > _DENSE:
         wanted = _MOST_KEPT
     sums: list[MomentSum | SampleSum] = []
-    for sample in samples:
+    for sample in (each for whole in samples for each in _of_few_rows(whole)):
         height, width = sample.targets.shape[2:]
         places = height * width
-        positions = places if sample.positions is None else sample.positions
-        count = min(places, -(-wanted * places // (images * positions)))
-        samples_in_all = images * min(positions, -(-wanted // images))
+        rows_of_image = max(1, len(sample.targets) / sample.images) if sample.images else 1
+        positions = sample.positions or places * rows_of_image
+        count = min(places, math.ceil(wanted * places / (images * positions)))
+        samples_in_all = images * min(positions, math.ceil(wanted / images))
         if not sums and (unfolded > _DENSE or samples_in_all <= min(unfolded // 2, _MOST_KEPT)):
             sums.extend(SampleSum(_MOST_KEPT) for _ in range(geometry.groups))
         elif not sums:
@@ -85,6 +95,16 @@ def layer_moments(
         ):
             own.add(xs.flatten(1), ts)
     return [own.result() for own in sums]
+
+
+def _of_few_rows(sample: Sample) -> Iterator[Sample]:
+    """Many regions of an image in parts, so that not all of them are looked at in the same places."""
+    if not sample.images or len(sample.targets) <= max(sample.images, _ROWS):
+        yield sample
+        return
+    share = sample.images / len(sample.targets)
+    for inputs, targets in zip(torch.split(sample.inputs, _ROWS), torch.split(sample.targets, _ROWS), strict=True):
+        yield Sample(inputs, targets, share * len(targets), sample.positions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,9 +25,10 @@ from vfconvert.fitting.boundary import Boundary, advance
 from vfconvert.fitting.layers import fit_versatile, refit_kept, set_bias, set_norm, slope
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
+from vfconvert.fitting.passes import Passes
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
-from vfconvert.fitting.samples import Sample, SegmentSamples, batch_of, layer_moments, usual_batch
-from vfconvert.fitting.untraced import WholePassSamples, calls_of, entry_of
+from vfconvert.fitting.samples import Sample, SegmentSamples, batch_for, layer_moments, usual_batch
+from vfconvert.fitting.untraced import WholePassSamples, calls_of, entry_of, largest_activation
 from vfconvert.planning import Convert, Plan
 from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
@@ -167,25 +168,30 @@ class _Sweep:
 
     def fit_whole(self, parts: Sequence[Part]) -> None:
         """Part by part, then the other layers in the order of `named_modules` by whole passes of both networks."""
+        pending = set(self._converted)
+        passes = Passes(self._teacher), Passes(self.student, pending)
+        self._portion = Portion(min(batch_for(largest_activation(self._teacher, self._images[:1])), len(self._images)))
         for part in parts:
-            self._fit_part(part)
-        samples = WholePassSamples(self._teacher, self.student, self._images, calls_of(self._teacher, self._images))
+            self._fit_part(part, passes)
+            pending.difference_update(self.unexplained)
+        samples = WholePassSamples(*passes, self._images, calls_of(self._teacher, self._images))
         for name in self._converted:
             if name not in self.unexplained:
                 self._layer(name, partial(samples.of, name))
                 self._tick("fit", len(self._converted))
+                pending.discard(name)
 
-    def _fit_part(self, part: Part) -> None:
+    def _fit_part(self, part: Part, passes: tuple[Passes, Passes]) -> None:
         """Fit a part by itself, where both networks give it the same: nothing before it was converted."""
         plan = _plan_of_part(part, self._converted.values())
         if not plan.converted:
             return
-        batch = min(batch_of(part.network), len(self._images))
-        entries = [entry_of(network, part.name, self._images, batch) for network in (self._teacher, self.student)]
-        if entries[0] is None or entries[1] is None or not torch.equal(entries[0], entries[1]):
+        entries = (self._portion.fitted(partial(entry_of, each, part.name, self._images)) for each in passes)
+        entry = next(entries)
+        if entry is None or (self.unexplained and not _equal(entry, next(entries))):
             return
         teacher = self._teacher.get_submodule(part.name)
-        sweep = _Sweep(teacher, part.network, plan, entries[0], self._options, self._progress)
+        sweep = _Sweep(teacher, part.network, plan, entry, self._options, self._progress)
         sweep.fit_blocks(part.network)
         replace_module(self.student, part.name, sweep.student)
         self.unexplained |= {part.whole(name): share for name, share in sweep.unexplained.items()}
@@ -241,6 +247,10 @@ class _Sweep:
         name = self._norms.get(layer)
         norm = root.get_submodule(name) if name is not None else None
         return norm if isinstance(norm, nn.BatchNorm2d) else None
+
+
+def _equal(one: Tensor, other: Tensor | None) -> bool:
+    return other is not None and torch.equal(one, other)
 
 
 def _plan_of_part(part: Part, converted: Iterable[Convert]) -> Plan:

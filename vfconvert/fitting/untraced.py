@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from vfconvert.analysis.profile import profile
+from vfconvert.fitting.passes import Passes, Reached
 from vfconvert.fitting.samples import BATCH, Sample
 
 
@@ -26,8 +25,8 @@ class WholePassSamples:
     student has found something else.
     """
 
-    teacher: nn.Module
-    student: nn.Module
+    teacher: Passes
+    student: Passes
     images: Tensor
     calls: Mapping[str, int] = field(default_factory=dict)
 
@@ -36,19 +35,21 @@ class WholePassSamples:
 
         In the student's passes the layer itself is still the old one.
         """
-        device = next(self.student.parameters()).device
+        self.teacher.sized(batch)
+        self.student.sized(batch)
         calls = max(1, self.calls.get(name, 1))
         batch = max(1, batch // calls)
+        device = next(self.student.network.parameters()).device
         for at in range(0, len(self.images), batch):
             images = self.images[at : at + batch].to(device)
-            theirs = _called(self.teacher, name, images, calls)
-            ours = theirs if self.student is self.teacher else _called(self.student, name, images, calls)
+            theirs = _called(self.teacher, name, images, at, calls)
+            ours = theirs if self.student is self.teacher else _called(self.student, name, images, at, calls)
             # Fewer calls than there may be: nothing was found for the layer to look at.
             pairs = list(zip(ours, theirs, strict=False))
-            positions = sum(targets.shape[2:].numel() for _, (_, targets) in pairs) if len(pairs) > 1 else None
+            positions = sum(_positions(own, len(images)) for _, (_, own) in pairs) if len(pairs) > 1 else None
             for (inputs, _), (own, targets) in pairs:
                 other = inputs.shape != own.shape or (len(own) != len(images) and _unlike(inputs, own))
-                yield Sample(inputs=own if other else inputs, targets=targets, positions=positions)
+                yield Sample(own if other else inputs, targets, images=len(images), positions=positions)
 
 
 def calls_of(network: nn.Module, images: Tensor) -> dict[str, int]:
@@ -57,37 +58,48 @@ def calls_of(network: nn.Module, images: Tensor) -> dict[str, int]:
     return {layer.name: len(layer.calls) for layer in profile(network, images[:1].clone().to(device)).layers}
 
 
-def entry_of(network: nn.Module, name: str, images: Tensor, batch: int) -> Tensor | None:
+def entry_of(passes: Passes, name: str, images: Tensor, batch: int) -> Tensor | None:
     """What a submodule is given for all images, `(N, C, H, W)` on the CPU; None where it is not one row an image.
 
-    `network` is in eval mode and calls the submodule once, with one tensor alone.
+    The network is in eval mode and calls the submodule once, with one tensor alone.
     """
+    passes.sized(batch)
+    network, found = passes.network, list[Tensor]()
     device = next(network.parameters()).device
-    found: list[Tensor] = []
-    for part in torch.split(images, batch):
+    for at in range(0, len(images), batch):
+        part = images[at : at + batch].to(device)
         caught: list[Tensor] = []
 
         def catch(module: nn.Module, inputs: tuple[Any, ...], caught: list[Tensor] = caught) -> None:
             caught.append(inputs[0].cpu())
-            raise _Reached
+            raise Reached
 
-        _run_until(network, network.get_submodule(name).register_forward_pre_hook(catch), part.to(device))
+        passes.until(network.get_submodule(name).register_forward_pre_hook(catch), part, at)
         if not caught or len(caught[0]) != len(part) or (found and caught[0].shape[1:] != found[0].shape[1:]):
             return None
         found.append(caught[0])
     return torch.cat(found)
 
 
-def _run_until(network: nn.Module, hook: RemovableHandle, images: Tensor) -> None:
-    """As far as the hook raises `_Reached`; it is removed."""
+@torch.no_grad()
+def largest_activation(network: nn.Module, image: Tensor) -> int:
+    """Numbers in the largest output of a submodule for `image` `(1, C, H, W)`; the network is in eval mode."""
+    largest = image.numel()
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal largest
+        largest = max(largest, output.numel() if isinstance(output, Tensor) else 0)
+
+    hooks = [module.register_forward_hook(note) for module in network.modules()]
     try:
-        with suppress(_Reached):
-            network(images.clone())
+        network(image.to(next(network.parameters()).device, copy=True))
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
+    return largest
 
 
-def _called(network: nn.Module, name: str, images: Tensor, calls: int) -> list[tuple[Tensor, Tensor]]:
+def _called(passes: Passes, name: str, images: Tensor, at: int, calls: int) -> list[tuple[Tensor, Tensor]]:
     """What a layer reads and gives at each of its first calls on these images, `calls` at most."""
     caught: list[tuple[Tensor, Tensor]] = []
 
@@ -97,14 +109,15 @@ def _called(network: nn.Module, name: str, images: Tensor, calls: int) -> list[t
             caught.append((given.clone(), output.clone()))  # what runs until the last call may write into them
         else:  # no copies: nothing that follows runs
             caught.append((given, output))
-            raise _Reached
+            raise Reached
 
-    _run_until(network, network.get_submodule(name).register_forward_hook(catch, with_kwargs=True), images)
+    passes.until(passes.network.get_submodule(name).register_forward_hook(catch, with_kwargs=True), images, at)
     return caught
 
 
-class _Reached(BaseException):
-    """The layer has been called; no Exception, so that no network takes it for one of its own."""
+def _positions(targets: Tensor, images: int) -> float:
+    """Positions of an image in all of its rows."""
+    return targets.shape[2:].numel() * max(1.0, len(targets) / images)
 
 
 def _unlike(inputs: Tensor, own: Tensor) -> bool:

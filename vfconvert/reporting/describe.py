@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.forward import run_once
@@ -85,7 +86,7 @@ def agreement_of(
 def _distinct(outputs: Tensor, *, by_class: bool) -> int:
     """How many different answers outputs `(N, …)` are: classes in dimension 1, else those that differ at all."""
     if by_class:
-        return len(outputs.argmax(dim=1).unique())
+        return int(torch.bincount(outputs.argmax(dim=1).flatten()).count_nonzero())
     if bool((outputs == outputs[:1]).all()):
         return 1
     return len({row.numpy().tobytes() for row in outputs.contiguous()})
