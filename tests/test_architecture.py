@@ -29,6 +29,7 @@ ORDER = (
         "benching",
         "reporting",
         "gating",
+        "several",
         "inputs",
         "samples",
         "judging",

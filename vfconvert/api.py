@@ -31,6 +31,7 @@ from vfconvert.keywords import (
     read_targets,
 )
 from vfconvert.loading.in_memory import loaded_module
+from vfconvert.nn.several_inputs import separated
 from vfconvert.options import ConversionOptions
 from vfconvert.overrides import Override
 from vfconvert.pipeline import converted
@@ -155,8 +156,9 @@ def convert(
     `{"params": "50%", "latency": 0.8}`, where numbers are shares of the original; `layers` decide by name, like
     `{"layer4.*": "spatial"}`. `data` is what `--data` takes; or a tensor of images `(N, C, H, W)` as the network is
     given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader that reads all of
-    one as it is. Without it, images are made up. `settings` are further fields of `ConversionOptions` and of
-    `TrainingOptions`, but for those of files, gates and reports.
+    one as it is. Of a network of several inputs the items of a dataset are tuples of as many, or such a tensor has the
+    channels of all, in order, and `input_shape` is a sequence of shapes. Without it, images are made up. `settings` are
+    further fields of `ConversionOptions` and of `TrainingOptions`, but for those of files, gates and reports.
 
     Raises `TypeError` for a setting that does not exist or is of another kind, `ValueError` for a text that cannot be
     read and where settings say nothing beside each other, and the errors of `vfconvert.errors`.
@@ -191,8 +193,8 @@ def convert(
     if scratch and report.training is not None:
         report = dataclasses.replace(report, training=dataclasses.replace(report.training, folder=""))
     return Conversion(
-        model=delivery.student,
-        inference=delivery.inference.model,
+        model=separated(delivery.student),
+        inference=separated(delivery.inference.model),
         report=report,
         _bare=report,
         _delivery=delivery,

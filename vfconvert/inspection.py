@@ -10,6 +10,7 @@ from vfconvert.budget.knapsack import frontier_of, point_of, uniform
 from vfconvert.budget.table import OptionTable
 from vfconvert.inputs import images_of
 from vfconvert.lowering.costs import CostTable
+from vfconvert.nn.several_inputs import shapes_of
 from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_cache
 from vfconvert.plan_search import table_of
@@ -56,6 +57,7 @@ def inspect(options: ConversionOptions, progress: Progress = no_progress) -> Ins
             path=str(prepared.loaded.path), bytes=prepared.loaded.size_bytes, sha256=prepared.loaded.sha256
         ),
         input_shape=tuple(prepared.example.shape[1:]),
+        input_shapes=shapes_of(prepared.teacher, prepared.example),
         measure=table.measure,
         parameters=table.parameters,
         macs=table.macs,

@@ -23,7 +23,13 @@ _output = partial(click.option, cls=SectionOption, section="Output")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_input("--batch", type=int, default=1, show_default=True, metavar="N", help="Inputs in one run.")
 @_input("--size", type=SIZE, metavar="N|HxW", help="Height and width, where a file takes any.")
-@_input("--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one input, where no file tells it (TorchScript).")
+@_input(
+    "--input-shape",
+    multiple=True,
+    type=SHAPE,
+    metavar="C,H,W",
+    help="Shape of the input, where no file tells it (TorchScript); of several inputs, once for each.",
+)
 @_running("--threads", type=int, default=1, show_default=True, metavar="N", help="Threads of an operator, exactly.")
 @_running(
     "--runtime",

@@ -20,6 +20,7 @@ from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.tracing import OpenNetwork, twin_of, versatile_layers
+from vfconvert.nn.several_inputs import inputs_of
 from vfconvert.tasks.structure import of_one_image
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
         raise ExportError(
             f"opset: got {opset}, and a network whose outputs vary in number is written in {NEWEST_OPSET} at most"
         )
+    if inputs_of(model) is not None:
+        raise ExportError(f"the outputs of the network vary in number, and files of such take one input; {_INSTEAD}")
     layers, names = versatile_layers(model), list[str]()
     weights = [layer.expanded_weight().detach() for _, layer in layers]
     network = _OneImage(twin_of(model), names.extend)
@@ -65,7 +68,7 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
             f"ONNX export failed: {cause_line(error)}; the outputs of the network vary in number, "
             f"and torch {torch.__version__} cannot write it: {_INSTEAD}"
         ) from error
-    finish_(proto, found, dict(zip(weight_names, layers, strict=True)))
+    finish_(proto, ("input",), found, dict(zip(weight_names, layers, strict=True)))
     return proto
 
 
@@ -95,4 +98,4 @@ class _OneImage(OpenNetwork):
 
     def forward(self, images: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """`(1, C, H, W)` and one `(N, C/G, kh, kw)` for each versatile layer."""
-        return self._tensors(of_one_image(self._run(images, weights)))
+        return self._tensors(of_one_image(self._run([images], weights)))
