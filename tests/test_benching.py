@@ -17,7 +17,7 @@ from tests.benching_samples import QUICK, SHAPE, export_onnx, write_files
 from vfconvert.benching import bench, memory
 from vfconvert.benching.formats import FileFormat
 from vfconvert.benching.runners import Runner
-from vfconvert.benching.shapes import common_shape
+from vfconvert.benching.shapes import common_shapes
 from vfconvert.errors import IllegalSpecError, InputShapeError
 from vfconvert.measuring import timing
 
@@ -128,7 +128,7 @@ def test_peak_memory_is_beyond_that_of_the_runtime(files, tmp_path):
     alone = memory.peak_bytes("onnxruntime")
     small = memory.peak_bytes("onnxruntime", files.onnx, shape=SHAPE)
     assert 2**20 < alone < small
-    assert memory.peak_bytes("onnxruntime", large, shape=(1, 3, 1, 1)) - small > large.stat().st_size
+    assert memory.peak_bytes("onnxruntime", large, shapes=[(1, 3, 1, 1)]) - small > large.stat().st_size
 
 
 def test_peak_memory_is_not_that_of_this_process(files):
@@ -194,10 +194,10 @@ def test_wrong_shapes_say_what_to_choose(files, names, settings, said):
 
 
 def test_shape_of_another_rank_takes_no_size():
-    runner = SimpleNamespace(path=Path("flat.onnx"), shape=(None, 7))
-    assert common_shape([runner], batch=2) == (2, 7)
+    runner = SimpleNamespace(path=Path("flat.onnx"), shapes=((None, 7),))
+    assert common_shapes([runner], batch=2) == ((2, 7),)
     with pytest.raises(InputShapeError, match=r"flat.onnx: its input has 2 dimensions, expected 4 with --size"):
-        common_shape([runner], batch=2, size=(4, 4))
+        common_shapes([runner], batch=2, size=(4, 4))
 
 
 @pytest.mark.parametrize(

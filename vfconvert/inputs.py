@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vfconvert.data.examples import Examples, FolderExamples, open_examples
 from vfconvert.data.preprocessing import MODES, Preprocessing
 from vfconvert.data.restoration import RestorationTransform
-from vfconvert.data.several import in_tuples
+from vfconvert.data.several import SeveralTransform, in_tuples
 from vfconvert.data.synthetic import synthesise
 from vfconvert.data.tensors import Split, split_images, stacked
 from vfconvert.data.transforms import TrainTransform, Transform
@@ -151,7 +151,8 @@ def source_of(
         transform = RestorationTransform(
             scale=training.scale or 1, patch=training.patch, flip=training.flip, preprocessing=preprocessing
         )
-    source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=preprocessing.describe())
+    said = transform.describe_prepared() if isinstance(transform, SeveralTransform) else preprocessing.describe()
+    source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=said)
     few = range(min(len(examples), _FEW))
     first = source.readable(few, training.most_unreadable)[0] if training.epochs else 0
     shape = source.read(first).shape

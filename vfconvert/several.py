@@ -39,7 +39,8 @@ def wanted_inputs(model: nn.Module, options: ConversionOptions, examples: Exampl
     if needed > 1 and count < needed:
         raise InputShapeError(
             f"{type(model).__name__} takes {needed} inputs ({', '.join(names[:needed])}), got "
-            f"{count if shapes else 'no'} --input-shape; {_AGAIN}, or wrap it in a module whose forward takes one tensor of images"
+            f"{count if shapes else 'no'} --input-shape; {_AGAIN}, or wrap it in a module whose forward takes one "
+            "tensor of images"
         )
     if names and count > len(names):
         raise InputShapeError(

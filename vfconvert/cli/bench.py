@@ -11,7 +11,7 @@ import click
 
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.screen import show, silent_libraries
-from vfconvert.cli.values import SHAPE, SIZE
+from vfconvert.cli.values import SHAPE, SIZE, one_or_all
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
 _input = partial(click.option, cls=SectionOption, section="Input")
@@ -51,6 +51,7 @@ def bench(files: tuple[Path, ...], as_json: bool, quiet: bool, **settings: Any) 
     one line are timed in the same minutes of the same machine, so that their ratio holds where a single time does not:
     name a file twice to see how far the ratio of equals is from 1. OpenVINO: pip install vfconvert[openvino].
     """
+    settings["input_shape"] = one_or_all(settings["input_shape"])
     with silent_libraries(verbose=False):
         from vfconvert.benching import bench as run
         from vfconvert.reporting.bench import bench_to_json, render_bench

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vfconvert.data.examples import Examples, FolderExamples, Label, PairedExamples
 from vfconvert.data.foreign import DatasetExamples, picture
-from vfconvert.data.transforms import Transform
+from vfconvert.data.transforms import TrainTransform
 from vfconvert.errors import NoImagesError, PreprocessingError, UnreadableImageError, first_line
 
 Picture: TypeAlias = Image.Image | Tensor
@@ -166,7 +166,7 @@ def in_tuples(examples: Examples, channels: tuple[int, ...]) -> FollowingExample
 class SeveralTransform:
     """Every image by a transform of its own, at random alike for all; then side by side along the channels."""
 
-    each: tuple[Transform, ...]
+    each: tuple[TrainTransform, ...]
     channels: tuple[int, ...]
 
     def __call__(self, image: Sequence[Picture], label: Label, seed: int, train: bool) -> tuple[Tensor, Tensor | None]:
@@ -189,8 +189,14 @@ class SeveralTransform:
 
     def describe(self) -> str:
         """One line for the report."""
-        ways = list(dict.fromkeys(transform.describe() for transform in self.each))
-        return f"each of {len(self.each)} inputs: {'; or '.join(ways)}"
+        return self._each([transform.describe() for transform in self.each])
+
+    def describe_prepared(self) -> str:
+        """That line without what training adds."""
+        return self._each([transform.preprocessing.describe() for transform in self.each])
+
+    def _each(self, said: Sequence[str]) -> str:
+        return f"each of {len(said)} inputs: {'; or '.join(dict.fromkeys(said))}"
 
 
 def _item(examples: DatasetExamples, index: int) -> Any:

@@ -83,7 +83,7 @@ def main_tensor(output: Any) -> Tensor | None:
 
 
 def is_refined(value: Any) -> bool:
-    """Whether an output is a list of maps `(B, C, H, W)` of one shape: an answer refined step by step (optical flow)."""
+    """Whether an output is a list of maps `(B, C, H, W)` of one shape: an answer refined in steps (optical flow)."""
     if not isinstance(value, list) or not all(isinstance(part, Tensor) and part.dim() == 4 for part in value):
         return False
     return len(value) > 1 and len({part.shape for part in value}) == 1
