@@ -14,12 +14,14 @@ from torchvision.models.optical_flow import raft_small
 
 import vfconvert
 from tests.cli.conftest import invoke
+from tests.detectors import Places
 from tests.several_nets import SIDE, Flow, Matting
 from vfconvert.benching import bench
 from vfconvert.errors import ExportError, InputShapeError
 from vfconvert.nn import VersatileConv2d
 from vfconvert.options import ConversionOptions
 from vfconvert.pipeline import convert
+from vfconvert.silence import silenced
 
 SHAPES = ((3, SIDE, SIDE), (1, SIDE, SIDE))
 PAIRS = TensorDataset(*(torch.randn(24, *shape, generator=torch.Generator().manual_seed(3)) for shape in SHAPES))
@@ -180,13 +182,39 @@ def test_one_shape_for_two_inputs_says_what_to_do(flow):
 
 
 def test_detections_of_several_inputs_are_no_onnx_file(tmp_path):
-    from tests.detectors import Places
-    from vfconvert.exporting import export_onnx
-    from vfconvert.nn.several_inputs import Inputs, joined
+    class Both(Places):
+        def forward(self, image: torch.Tensor, mask: torch.Tensor) -> object:
+            return super().forward(image * mask)
 
-    both = joined(Places(), Inputs(("a", "b"), (2, 1)))
-    with pytest.raises(ExportError, match=r"vary in number, and files of such take one input; write .* safetensors"):
-        export_onnx(both, torch.zeros(1, 3, 16, 16), tmp_path / "d.onnx", metadata={}, varying=True)
+    shapes = ((3, 32, 32), (1, 32, 32))
+    found = vfconvert.convert(Both(), spatial=True, input_shape=shapes, calibration_images=16, **QUICK)
+    with pytest.raises(ExportError, match=r"vary in number .*, and files of such take one input; write .* safetensors"):
+        found.export(tmp_path / "d.onnx")
+    assert found.export(tmp_path / "d.safetensors").bytes > 0
+
+
+def test_an_archive_of_torch_export_and_a_network_saved_whole_are_read(tmp_path, monkeypatch):
+    with silenced():
+        program = torch.export.export(Matting().eval(), tuple(given()))
+        torch.export.save(program, tmp_path / "m.pt2")
+    torch.save(Matting(), tmp_path / "m.pt")
+    shapes = [word for shape in SHAPES for word in ("--input-shape", ",".join(map(str, shape)))]
+    quick = ("--spatial", "--no-reconstruct", "--no-measure", "--calibration-images", 16, *shapes)
+    for source, more in (("m.pt2", ()), ("m.pt", ("--trust-pickle",))):
+        small = tmp_path / f"{source}.onnx"
+        invoke(tmp_path / source, *quick, *more, "-o", small, "--report", tmp_path / "r.json", exit_code=0)
+        report = json.loads((tmp_path / "r.json").read_text())
+        assert report["parity"]["relative_error"] < 1e-5
+        assert sum(row["decision"] == "convert" for row in report["layers"]) > 2
+        inputs = onnxruntime.InferenceSession(small).get_inputs()
+        assert [one.name for one in inputs] == ["image", "mask"]
+
+
+def test_a_batch_converts_networks_of_several_inputs(flow, tmp_path):
+    options = ("--spatial", "--no-reconstruct", "--no-measure", "--calibration-images", 16)
+    invoke("batch", flow[0], "-o", tmp_path / "out", "--", *flow[1:], *options, exit_code=0)
+    report = json.loads((tmp_path / "out" / "flow.report.json").read_text())
+    assert report["input_shapes"] == [[3, SIDE, SIDE], [3, SIDE, SIDE]]
 
 
 def test_optical_flow_of_torchvision_is_planned(tmp_path):

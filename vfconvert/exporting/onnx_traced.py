@@ -20,7 +20,6 @@ from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.tracing import OpenNetwork, twin_of, versatile_layers
-from vfconvert.nn.several_inputs import inputs_of
 from vfconvert.tasks.structure import of_one_image
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
         raise ExportError(
             f"opset: got {opset}, and a network whose outputs vary in number is written in {NEWEST_OPSET} at most"
         )
-    if inputs_of(model) is not None:
-        raise ExportError(f"the outputs of the network vary in number, and files of such take one input; {_INSTEAD}")
     layers, names = versatile_layers(model), list[str]()
     weights = [layer.expanded_weight().detach() for _, layer in layers]
     network = _OneImage(twin_of(model), names.extend)
