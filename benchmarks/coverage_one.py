@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,8 @@ from benchmarks.detectors import arguments_of, spread_scores
 from vfconvert.data.synthetic import noise_images
 from vfconvert.errors import NothingEligibleError, VfconvertError
 from vfconvert.loading.architectures import build_architecture
-from vfconvert.options import ConversionOptions
+from vfconvert.nn.several_inputs import Inputs, input_names, joined, positional_names
+from vfconvert.options import ConversionOptions, Shape
 from vfconvert.pipeline import convert
 from vfconvert.reporting.report import ConversionReport
 
@@ -36,6 +37,7 @@ SIDES = (64, 96, 128, 160, 192, 224, 240, 256, 288, 320, 384, 448, 512)
 IMAGES = 20  # a fifth is held out
 _MIDDLE, _SPREAD = 128, 48  # of pixels: of mean 0 and variance 1 once prepared, as what the norms' statistics are of
 _ASLEEP = 1e-3  # the largest number of a parameter that says nothing
+_MOST_INPUTS = 2
 _STRIDE = 0.5  # windows side by side: the fit is several times as quick as at the default
 
 # Why a layer that could be shared stays as it is. Layers kept for other reasons have nothing to share (depthwise, too
@@ -91,12 +93,16 @@ def outcome_of(
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return Outcome("no Conv2d")
     torch.manual_seed(0)
-    shape = smallest_input(model)
-    if shape is None:
-        return Outcome("refused", "no input of one tensor of images was found that the network takes")
+    shapes = smallest_inputs(model)
+    if shapes is None:
+        return Outcome("refused", "no input of one or two tensors of images was found that the network takes")
+    shape, count = shapes[0], len(shapes)
+    if count > 1:  # the same network, its tensors shared
+        model = joined(model, Inputs(input_names(model, count), tuple(shape[0] for shape in shapes)))
+    whole = (count * shape[0], *shape[1:])
     wake(model)
-    settle(model, noise_images(shape, 8, 1))
-    spread_scores(model, noise_images(shape, 8, 1))
+    settle(model, noise_images(whole, 8, 1))
+    spread_scores(model, noise_images(whole, 8, 1))
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         torch.save(model.state_dict(), root / "weights.pt")
@@ -110,7 +116,7 @@ def outcome_of(
             channel_stride=_STRIDE,
             reconstruct=False,
             measure=False,
-            input_shape=shape,
+            input_shape=shapes if count > 1 else shape,
             calibration_images=IMAGES,
             output=root / "converted.onnx",
             dry_run=dry_run,
@@ -133,8 +139,7 @@ def _converted(options: ConversionOptions) -> Outcome:
             flags, options = "--include-first", replace(options, include_first=True)
             report = convert(options)
     except VfconvertError as error:
-        shape = "x".join(map(str, options.input_shape or ()))
-        return Outcome("refused", f"{type(error).__name__}: {error}", input=shape, flags=flags)
+        return Outcome("refused", f"{type(error).__name__}: {error}", input=_text(options.input_shapes), flags=flags)
     if report is None:
         raise RuntimeError("one process writes a report")
     return replace(judged(report), flags=flags)
@@ -155,23 +160,33 @@ def judged(report: ConversionReport) -> Outcome:
         share=round(share, 4),
         form="layer by layer" if untraced else "traced",
         parity=report.parity.relative_error if report.parity is not None else None,
-        input="x".join(map(str, report.input_shape)),
+        input=_text(report.input_shapes or (report.input_shape,)),
         parameters=(report.before.parameters, report.after.parameters),
         kept=tuple(f"{code} ({weights:,})" for code, weights in kept.items()),
     )
 
 
-def smallest_input(model: nn.Module) -> tuple[int, int, int] | None:
-    """The first of `SIDES` at which the network takes two images; of RGB, else of as many channels as it has."""
+def smallest_inputs(model: nn.Module) -> tuple[Shape, ...] | None:
+    """The first of `SIDES` at which the network takes a batch of 2; of RGB, else of as many channels as it has.
+
+    A forward that needs two arguments is given two such inputs (optical flow).
+    """
+    count = max(1, positional_names(model)[1])
+    if count > _MOST_INPUTS:
+        return None
     for channels in (3, 1, 6):
         for side in SIDES:
             try:
                 with torch.no_grad():
-                    model(torch.randn(2, channels, side, side))
-                return channels, side, side
+                    model(*(torch.randn(2, channels, side, side) for _ in range(count)))
+                return ((channels, side, side),) * count
             except Exception:  # whatever a network says to a shape that it does not take
                 continue
     return None
+
+
+def _text(shapes: Iterable[Sequence[int]]) -> str:
+    return " + ".join("x".join(map(str, shape)) for shape in shapes)
 
 
 @torch.no_grad()

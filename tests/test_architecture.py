@@ -30,6 +30,7 @@ ORDER = (
         "benching",
         "reporting",
         "gating",
+        "several",
         "inputs",
         "samples",
         "judging",

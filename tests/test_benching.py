@@ -17,7 +17,7 @@ from tests.benching_samples import QUICK, SHAPE, export_onnx, write_files
 from vfconvert.benching import bench, memory
 from vfconvert.benching.formats import FileFormat
 from vfconvert.benching.runners import Runner
-from vfconvert.benching.shapes import common_shape
+from vfconvert.benching.shapes import common_shapes
 from vfconvert.errors import IllegalSpecError, InputShapeError
 from vfconvert.measuring import timing
 
@@ -55,9 +55,9 @@ def fake_runs(monkeypatch, clock, tmp_path):
                 runtime="torch",
                 version="0",
                 threads=threads,
-                shape=SHAPE,
+                shapes=(SHAPE,),
                 input_type="float32",
-                prepare=lambda array: run,
+                prepare=lambda arrays: run,
             )
 
         monkeypatch.setattr("vfconvert.benching.comparing.open_model", fake_open)
@@ -126,14 +126,14 @@ def test_more_threads_than_cores_are_warned_of(fake_runs):
 def test_peak_memory_is_beyond_that_of_the_runtime(files, tmp_path):
     large = export_onnx(tmp_path / "large.onnx", nn.Conv2d(3, 2_000_000, 1), (1, 3, 1, 1))
     alone = memory.peak_bytes("onnxruntime")
-    small = memory.peak_bytes("onnxruntime", files.onnx, shape=SHAPE)
+    small = memory.peak_bytes("onnxruntime", files.onnx, shapes=[SHAPE])
     assert 2**20 < alone < small
-    assert memory.peak_bytes("onnxruntime", large, shape=(1, 3, 1, 1)) - small > large.stat().st_size
+    assert memory.peak_bytes("onnxruntime", large, shapes=[(1, 3, 1, 1)]) - small > large.stat().st_size
 
 
 def test_peak_memory_is_not_that_of_this_process(files):
     ballast = np.ones(2**26)  # 512 MiB
-    assert memory.peak_bytes("onnxruntime", files.onnx, shape=SHAPE) < ballast.nbytes // 2
+    assert memory.peak_bytes("onnxruntime", files.onnx, shapes=[SHAPE]) < ballast.nbytes // 2
 
 
 def test_measured_process_loads_no_other_runtime():
@@ -157,7 +157,7 @@ def test_peaks_enter_the_report(fake_runs, monkeypatch):
 
 def test_unknown_peak_says_how_its_process_ended(tmp_path):
     with pytest.raises(memory.UnknownPeakError, match="ended with code 1"):
-        memory.peak_bytes("onnxruntime", tmp_path / "missing.onnx", shape=SHAPE)
+        memory.peak_bytes("onnxruntime", tmp_path / "missing.onnx", shapes=[SHAPE])
 
 
 def test_bytes_count_external_data(tmp_path):
@@ -194,10 +194,10 @@ def test_wrong_shapes_say_what_to_choose(files, names, settings, said):
 
 
 def test_shape_of_another_rank_takes_no_size():
-    runner = SimpleNamespace(path=Path("flat.onnx"), shape=(None, 7))
-    assert common_shape([runner], batch=2) == (2, 7)
+    runner = SimpleNamespace(path=Path("flat.onnx"), shapes=((None, 7),))
+    assert common_shapes([runner], batch=2) == ((2, 7),)
     with pytest.raises(InputShapeError, match=r"flat.onnx: its input has 2 dimensions, expected 4 with --size"):
-        common_shape([runner], batch=2, size=(4, 4))
+        common_shapes([runner], batch=2, size=(4, 4))
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_numbers_of_a_seed_are_always_the_same(fake_runs, monkeypatch):
     seen = []
     paths, _ = fake_runs({"a": [1.0] * 9})
 
-    def keep(runner, array):
-        seen.append(array)
+    def keep(runner, arrays):
+        seen.append(*arrays)
         return lambda: None
 
     monkeypatch.setattr("vfconvert.benching.comparing._accepted", keep)

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.benching_samples import QUICK, SHAPE, export_onnx, export_program, export_script, network, write_files
 from vfconvert.benching import bench, open_model, runners
@@ -39,8 +39,8 @@ def test_every_runtime_reads_the_same_numbers(files):
     script = export_script(files.onnx.with_name("same.ts"), model)
     with torch.no_grad():
         expected = model(torch.from_numpy(array)).numpy()
-    (from_onnx,) = open_model(exported).prepare(array)()
-    from_script = open_model(script).prepare(array)()
+    (from_onnx,) = open_model(exported).prepare([array])()
+    from_script = open_model(script).prepare([array])()
     np.testing.assert_allclose(from_onnx, expected, atol=1e-5)
     np.testing.assert_allclose(from_script.numpy(), expected, atol=1e-5)
 
@@ -153,13 +153,21 @@ def test_openvino_takes_turns_too(files):
 
 
 def test_inputs_of_other_kinds_are_refused(tmp_path):
-    class Sum(nn.Module):
-        def forward(self, a, b):
-            return a + b
+    class Nothing(nn.Module):
+        def forward(self):
+            return torch.zeros(2)
 
-    two = export_program(tmp_path / "two.pt2", Sum(), torch.zeros(2), torch.zeros(2))
-    with pytest.raises(UnsupportedModelError, match="has 2 inputs, expected one"):
-        open_model(two)
+    class Counted(nn.Module):
+        def forward(self, images: Tensor, times: int) -> Tensor:
+            return images * times
+
+    empty = export_program(tmp_path / "empty.pt2", Nothing())
+    with pytest.raises(UnsupportedModelError, match="has no input, expected one or more"):
+        open_model(empty)
+    with silenced():
+        torch.jit.script(Counted()).save(tmp_path / "counted.pt")
+    with pytest.raises(UnsupportedModelError, match="its input is int, expected floating-point"):
+        open_model(tmp_path / "counted.pt")
     whole = tmp_path / "whole.onnx"
     with silenced():
         torch.onnx.export(nn.Embedding(3, 2), (torch.zeros(1, dtype=torch.int64),), whole, dynamo=False)

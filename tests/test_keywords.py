@@ -33,6 +33,8 @@ from vfconvert.targets import Target
         ("input_shape", "3,16,16", (3, 16, 16)),
         ("input_shape", torch.Size([3, 16, 16]), (3, 16, 16)),
         ("input_shape", None, None),
+        ("input_shape", ["3,16,16", (1, 16, 16)], ((3, 16, 16), (1, 16, 16))),
+        ("input_shape", [(3, 16, 16)], (3, 16, 16)),
         ("windows", np.int64(4), 4),
         ("windows", "4", 4),
         ("device", torch.device("cpu"), "cpu"),

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 from tests.cli.conftest import write_images
 from tests.cli.test_training_detectors import Regions
 from tests.detectors import Places
-from vfconvert.errors import ExportError, InputShapeError, NothingEligibleError, ParityError
+from vfconvert.errors import ExportError, NothingEligibleError, ParityError
 from vfconvert.options import ConversionOptions
 from vfconvert.pipeline import convert
 from vfconvert.reporting.report import ConversionReport
@@ -275,17 +275,3 @@ def test_what_detectors_cannot_be_written_as_is_told_before_the_fit(door, monkey
     monkeypatch.setattr("vfconvert.run.Run.images", lambda _: pytest.fail("the work has begun"))
     with pytest.raises(ExportError, match=f"^{named}: not for a network whose outputs vary .*write --format onnx"):
         door(Places(), **options)
-
-
-class Pairs(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3)
-
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        return self.conv(first) - self.conv(second)
-
-
-def test_networks_of_several_inputs_are_refused_with_their_names(door):
-    with pytest.raises(InputShapeError, match=re.escape("takes 2 inputs (first, second), expected one tensor")):
-        door(Pairs())

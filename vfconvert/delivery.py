@@ -20,6 +20,7 @@ from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, check_writable, sha256_of
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.lowering.network import Lowered, lower
+from vfconvert.nn.several_inputs import inputs_of
 from vfconvert.ops.blocks import CANCELLING, VARIANTS
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
@@ -114,7 +115,7 @@ def deliver(
     renaming itself that fails: those renamed before stay, each complete).
     """
     if delivery.varying:
-        check_varying(options)
+        check_varying(options, delivery.teacher)
     written: list[ArtefactReport] = []
     precisions: tuple[PrecisionReport, ...] = ()
     for name, path in paths_of(options).items():
@@ -134,7 +135,7 @@ def deliver_precision(
     Returns the table of both networks in both precisions. Raises what `deliver` raises.
     """
     if delivery.varying:
-        check_varying(options)
+        check_varying(options, delivery.teacher)
     check_writable(path)
     source = delivery.for_half if name == "fp16" else delivery
     with scratch() as folder:
@@ -178,8 +179,13 @@ def _precisions(
     )
 
 
-def check_varying(options: ConversionOptions) -> None:
+def check_varying(options: ConversionOptions, network: nn.Module) -> None:
     """Raise `ExportError` where a network is to be written in what cannot hold outputs that vary in number."""
+    if inputs_of(network) is not None and options.formats not in ((), ("safetensors",)):
+        raise ExportError(
+            "the outputs of the network vary in number with what it finds, and files of such take one input; "
+            "write --format safetensors"
+        )
     unlike = [name for name in options.formats if name not in ("onnx", "safetensors")]
     wishes = [f"--format {name}" for name in unlike]
     wishes += ["--precision fp16"] if options.precision == "fp16" else []

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.data.examples import Examples, FolderExamples, open_examples
-from vfconvert.data.preprocessing import Preprocessing
+from vfconvert.data.preprocessing import MODES, Preprocessing
 from vfconvert.data.restoration import RestorationTransform
+from vfconvert.data.several import SeveralTransform, in_tuples
 from vfconvert.data.synthetic import synthesise
 from vfconvert.data.tensors import Split, split_images, stacked
 from vfconvert.data.transforms import TrainTransform, Transform
 from vfconvert.errors import InputShapeError, NoImagesError, PreprocessingError, UnreadableImageError
+from vfconvert.nn.several_inputs import Inputs
 from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
 from vfconvert.reporting.report import ImagesReport
 from vfconvert.reporting.units import plural
+from vfconvert.several import refuse_targets, several_transform
 
 Shape = tuple[int, int, int]
 
@@ -113,37 +116,48 @@ def source_of(
     model: nn.Module,
     stated: tuple[int | None, ...] = (None, None, None),
     examples: Examples | None = None,
+    inputs: Inputs | None = None,
 ) -> Source:
     """The shape from `--input-shape`, else the images, else 224x224 with the first convolution's channels.
 
-    What the model's file states of it, `(C, H, W)`, comes before the last. `examples` stand in for `--data`.
+    What the model's file states of it, `(C, H, W)`, comes before the last. `examples` stand in for `--data`. Of several
+    `inputs` the shape is that of all side by side, and examples are of as many images.
     """
+    whole = options.whole_shape
+    if inputs is not None:
+        refuse_targets(options)
     channels = stated[0] or _channels(model)
     height, width = (side or _DEFAULT_SIDE for side in stated[1:])
     if options.data is None and examples is None:
         _refuse_without_images(options)
-        return Source(shape=options.input_shape or (channels, *(options.size or (height, width))))
-    if options.input_shape is not None:
-        channels = options.input_shape[0]
+        return Source(shape=whole or (channels, *(options.size or (height, width))))
+    if whole is not None:
+        channels = whole[0]
+    if inputs is not None:
+        channels = next((count for count in inputs.channels if count in MODES), 3)
     size = options.size
-    if size is None and options.preset is None and options.input_shape is None and None not in stated:
+    if size is None and options.preset is None and whole is None and None not in stated:
         size = (height, width)
-    if size is None and options.input_shape is not None and options.preset is None:
-        size = options.input_shape[1:]
+    if size is None and whole is not None and options.preset is None:
+        size = whole[1:]
     preprocessing = Preprocessing(
         channels=channels, size=size, mean=options.mean, std=options.std, preset=options.preset
     )
     training = options.training
     if examples is None:
         examples = open_examples(str(options.data), targets=options.target_data, run_code=options.trust_data_code)
-    transform: Transform = TrainTransform(
+    views = TrainTransform(
         preprocessing=preprocessing, crop_scale=training.crop_scale, flip=training.flip, padding=training.padding
     )
-    if training.scale is not None or (options.target_data is not None and training.task != "segmentation"):
+    transform: Transform = views
+    if inputs is not None:
+        examples, transform = in_tuples(examples, inputs.channels), several_transform(views, inputs)
+    elif training.scale is not None or (options.target_data is not None and training.task != "segmentation"):
         transform = RestorationTransform(
             scale=training.scale or 1, patch=training.patch, flip=training.flip, preprocessing=preprocessing
         )
-    source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=preprocessing.describe())
+    said = transform.describe_prepared() if isinstance(transform, SeveralTransform) else preprocessing.describe()
+    source = Source(shape=(0, 0, 0), examples=examples, transform=transform, preprocessing=said)
     few = range(min(len(examples), _FEW))
     first = source.readable(few, training.most_unreadable)[0] if training.epochs else 0
     shape = source.read(first).shape
@@ -151,15 +165,17 @@ def source_of(
         _refuse_preparing(options)
         source = replace(source, preprocessing="none: tensors are taken as they are")
     found = (shape[0], shape[1], shape[2])
-    if options.input_shape not in (None, found):
+    if whole not in (None, found):
         raise InputShapeError(
-            f"--input-shape {_text(options.input_shape)} but the images come out as {_text(found)}; drop one of the two"
+            f"--input-shape {_text(whole)} but the images come out as {_text(found)}; drop one of the two"
         )
     return replace(source, shape=found)
 
 
 def _is_prepared(image: object) -> bool:
     """Whether an example is what the network is given, and no picture."""
+    if isinstance(image, tuple):
+        return all(map(_is_prepared, image))
     return isinstance(image, Tensor) and image.is_floating_point()
 
 
@@ -249,9 +265,10 @@ def _refuse_without_images(options: ConversionOptions) -> None:
     if given:
         flags = ", ".join(f"--{name}" for name in given)
         raise PreprocessingError(f"{flags} says how images become tensors, but there is no --data; add it or drop them")
-    if options.size is not None and options.input_shape not in (None, (options.input_shape or (0,))[:1] + options.size):
+    whole = options.whole_shape
+    if options.size is not None and whole not in (None, (whole or (0,))[:1] + options.size):
         raise InputShapeError(
-            f"--size {_text(options.size)} and --input-shape {_text(options.input_shape)} differ; drop one of the two"
+            f"--size {_text(options.size)} and --input-shape {_text(whole)} differ; drop one of the two"
         )
 
 

@@ -15,6 +15,7 @@ from vfconvert.inputs import images_of
 from vfconvert.lowering.costs import CostTable
 from vfconvert.network_plan import NetworkPlan
 from vfconvert.nn.flattened import flattened_convs
+from vfconvert.nn.several_inputs import shapes_of
 from vfconvert.options import ConversionOptions
 from vfconvert.outputs import check_cache
 from vfconvert.plan_search import search, table_of, timed_share
@@ -78,6 +79,7 @@ def inspected(options: ConversionOptions, progress: Progress = no_progress, give
             path=str(prepared.loaded.path), bytes=prepared.loaded.size_bytes, sha256=prepared.loaded.sha256
         ),
         input_shape=tuple(prepared.example.shape[1:]),
+        input_shapes=shapes_of(prepared.teacher, prepared.example),
         measure=table.measure,
         parameters=table.parameters,
         macs=table.macs,

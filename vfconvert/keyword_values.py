@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from vfconvert.options import Shape
 from vfconvert.overrides import read_count_or_share
 from vfconvert.readers import read_numbers, read_shape, read_size
 
@@ -151,11 +152,20 @@ def _span(value: Any) -> tuple[float, float]:
     return least, most
 
 
-def _shape(value: Any) -> tuple[int, int, int]:
+def _shape(value: Any) -> Shape:
     if isinstance(value, str):
         return read_shape(value)
     channels, height, width = value
     return _count(channels), _count(height), _count(width)
+
+
+def _shapes(value: Any) -> Shape | tuple[Shape, ...]:
+    """One shape, or one for each of several inputs."""
+    several = not isinstance(value, str) and all(isinstance(one, (str, Iterable)) for one in value) and len(value) > 0
+    if not several:
+        return _shape(value)
+    shapes = tuple(_shape(one) for one in value)
+    return shapes if len(shapes) > 1 else shapes[0]
 
 
 READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
@@ -169,6 +179,6 @@ READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "tuple[int, int]": (_size, "one side like 224, or (height, width)"),
     "tuple[float, ...]": (_numbers, "numbers like (0.485, 0.456, 0.406)"),
     "tuple[float, float]": (_span, "two numbers like (0.5, 1.0)"),
-    "tuple[int, int, int]": (_shape, "three numbers (C, H, W) like (3, 224, 224)"),
+    "Shape | tuple[Shape, ...]": (_shapes, "three numbers (C, H, W) like (3, 224, 224)"),
     "Mapping[str, object]": (dict, "a mapping like {'num_classes': 10}"),
 }

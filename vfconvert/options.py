@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from vfconvert.gates import Saving
 from vfconvert.overrides import Override
 from vfconvert.targets import Target
 from vfconvert.training_options import TrainingOptions
+
+Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +20,8 @@ class ConversionOptions:
     """Every option of the command line has its field here, of the same name.
 
     `channel_stride` is a count of channels (int) or a share of the layer's channels (float below 1).
-    `input_shape` is `(C, H, W)`; None: from the data, or 224x224 with the first convolution's channels.
+    `input_shape` is `(C, H, W)`, or one such for each input; None: from the data, or 224x224 with the first
+    convolution's channels.
     """
 
     model: Path
@@ -44,7 +48,7 @@ class ConversionOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preset: str | None = None
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: Shape | tuple[Shape, ...] | None = None
     calibration_images: int | None = None  # to fit on, at most; None: 1,024, of 2 GiB at most
     reconstruct: bool = True
     augment: bool = True
@@ -74,6 +78,18 @@ class ConversionOptions:
     junit: Path | None = None  # gates and parity as JUnit XML
     training: TrainingOptions = field(default_factory=TrainingOptions)
     command: str = "vfconvert"  # the command line, for the report
+
+    @property
+    def input_shapes(self) -> tuple[Shape, ...]:
+        """The `(C, H, W)` of every input that is stated."""
+        given: tuple[Any, ...] = self.input_shape or ()
+        return (given,) if given and isinstance(given[0], int) else given
+
+    @property
+    def whole_shape(self) -> Shape | None:
+        """The `(C, H, W)` of all inputs side by side, C the channels of all; None where none is stated."""
+        shapes = self.input_shapes
+        return (sum(shape[0] for shape in shapes), *shapes[0][1:]) if shapes else None
 
     @property
     def gated(self) -> bool:

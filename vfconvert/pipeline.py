@@ -81,7 +81,7 @@ def converted(
     if options.training.epochs and not options.dry_run:
         return _tuned(run, ranks, table, watcher)
     if varies(run_once(prepared.original, prepared.example)):
-        check_varying(options)  # before the work; images tell of other forms of such outputs
+        check_varying(options, prepared.original)  # before the work; images tell of other forms of such outputs
     images = run.images() if options.searches or not options.dry_run else None
     fitted = run.search(images, table) if options.searches and images is not None else None
     run.save_plan()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,10 +28,12 @@ from vfconvert.loading import LoadedModel, load_model
 from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shape
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.nn.flattened import with_flattened_convs
+from vfconvert.nn.several_inputs import joined
 from vfconvert.options import ConversionOptions
 from vfconvert.plain import made_plain
 from vfconvert.plan_choice import linears_wanted, plan_of
 from vfconvert.planning import Keep, Plan
+from vfconvert.several import wanted_inputs
 
 
 class Clock:
@@ -54,7 +55,8 @@ class Prepared:
     """The teacher, in evaluation and float32 on the device, with what is known of it.
 
     `plan` converts what the options allow; `network` is None where the control flow cannot be traced, and `parts` are
-    those of it that can; `example` is `(1, C, H, W)`. `original` is the teacher of ordinary layers: the teacher itself,
+    those of it that can; `example` is `(1, C, H, W)`. A network of several inputs takes them as one
+    (`vfconvert.nn.several_inputs`). `original` is the teacher of ordinary layers: the teacher itself,
     or with the same numbers the network in which some Linear layers are no convolutions yet; `linears` are those that
     stay Linear; `plain` names the layers of the loaded network whose places plain ones took.
     """
@@ -116,10 +118,11 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
-        _check_inputs(teacher)
+        inputs = wanted_inputs(teacher, options, given.examples)
         stated = loaded.images
         known = stated.shape if stated is not None else (None, None, None)
-        source = source_of(options, teacher, known, given.examples)
+        source = source_of(options, teacher, known, given.examples, inputs)
+        teacher = teacher if inputs is None else joined(teacher, inputs)
         if stated is not None:
             refuse_shape(loaded.path, stated, source.shape)
         example = torch.zeros(1, *source.shape, device=device)
@@ -173,21 +176,6 @@ def _plain(model: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[str, ...]
     except InputShapeError:  # a forward that reaches into what was replaced
         same = False
     return (made, names) if same else (model, ())
-
-
-def _check_inputs(model: nn.Module) -> None:
-    """Raise `InputShapeError` where a forward needs more than one tensor of images."""
-    try:
-        parameters = inspect.signature(model.forward).parameters.values()
-    except (TypeError, ValueError):  # one that does not tell
-        return
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p.name for p in parameters if p.kind in positional and p.default is inspect.Parameter.empty]
-    if len(needed) > 1:
-        raise InputShapeError(
-            f"{type(model).__name__} takes {len(needed)} inputs ({', '.join(needed)}), expected one tensor of images; "
-            "wrap it in a module whose forward takes one and makes the others of it"
-        )
 
 
 def _check_batches(model: nn.Module, pair: Tensor) -> None:

@@ -20,6 +20,7 @@ from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
 from vfconvert.network_plan import NetworkPlan
 from vfconvert.nn.flattened import flattened_convs
+from vfconvert.nn.several_inputs import shapes_of
 from vfconvert.ops.blocks import CANCELLING
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_budget import find_plan
@@ -169,6 +170,7 @@ class Run:
             device=str(self.device),
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
+            input_shapes=shapes_of(self.teacher, self.example),
             layers=tuple(
                 replace(
                     row,

@@ -26,7 +26,7 @@ EVERY = {
     "mean": "[0.5, 0.25, 1e-3]",
     "std": "0.5,0.5,0.5",
     "preset": "P",
-    "input-shape": "[3, 32, 64]",
+    "input-shape": "['3,32,64', '1,32,64']",
     "calibration-images": "7",
     "arch": "torchvision:resnet18",
     "arch-arg": "{num_classes: 10, norm: none}",

@@ -48,6 +48,11 @@ def test_every_option_arrives(cli_invoke, asked):
     assert asked == [((Path("a.onnx"), Path("b.pt2")), settings)]
 
 
+def test_shapes_of_several_inputs_arrive(cli_invoke, asked):
+    cli_invoke("bench", "a.pt", "--input-shape", "3,8,8", "--input-shape", "1,8,8", exit_code=0)
+    assert asked[0][1]["input_shape"] == ((3, 8, 8), (1, 8, 8))
+
+
 def test_defaults_are_those_of_the_library(cli_invoke, asked):
     from vfconvert.benching.comparing import bench
 

@@ -55,7 +55,7 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         mean=(0.5, 0.25, 0.001),
         std=(0.5, 0.5, 0.5),
         preset="P",
-        input_shape=(3, 32, 64),
+        input_shape=((3, 32, 64), (1, 32, 64)),
         calibration_images=7,
         reconstruct=False,
         augment=False,
@@ -165,6 +165,20 @@ def test_report_names_a_command_that_does_without_the_recipe(cli_invoke, asked, 
     assert asked[0].command == command
     cli_invoke(*shlex.split(command)[1:], exit_code=0)
     assert asked[1] == asked[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shapes"),
+    [
+        ("[3, 32, 64]", (3, 32, 64)),
+        ("3,32,64", (3, 32, 64)),
+        ("['3,32,64']", (3, 32, 64)),
+        ("['3,32,64', '1,32,64']", ((3, 32, 64), (1, 32, 64))),
+    ],
+)
+def test_shapes_of_one_input_and_of_several(cli_invoke, asked, recipe, text, shapes):
+    cli_invoke("m.pt", "--spatial", "--config", recipe(f"input-shape: {text}\n"), exit_code=0)
+    assert asked[0].input_shape == shapes
 
 
 @pytest.mark.parametrize(

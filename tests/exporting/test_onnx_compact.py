@@ -50,7 +50,7 @@ def test_names_are_found_in_subgraphs(model: onnx.ModelProto) -> None:
 
 
 def test_rename_gives_outputs_their_names_and_numbers_the_rest(model: onnx.ModelProto) -> None:
-    rename_(model.graph, "images", ["v0", "added"], "network_")
+    rename_(model.graph, ["images"], ["v0", "added"], "network_")
     checker.check_model(model, full_check=True)
     assert [value.name for value in model.graph.output] == ["v0", "added"]
     assert [value.name for value in model.graph.input] == ["images"]
@@ -63,7 +63,7 @@ def test_rename_gives_outputs_their_names_and_numbers_the_rest(model: onnx.Model
 
 
 def test_rename_keeps_a_prefix_where_the_short_name_is_an_output(model: onnx.ModelProto) -> None:
-    rename_(model.graph, "images", ["bias", "twice"], "network_")
+    rename_(model.graph, ["images"], ["bias", "twice"], "network_")
     checker.check_model(model, full_check=True)
     assert model.graph.initializer[0].name == "v0"
 

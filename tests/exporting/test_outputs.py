@@ -49,3 +49,12 @@ def test_main_output_is_out_or_the_first() -> None:
     assert main_output({"aux": A, "out": B}) is B
     assert main_output({"aux": A, "out": None}) is A
     assert main_output({"out": {"aux": A, "out": C}}) is C
+
+
+def test_main_output_is_the_last_of_maps_that_are_refined() -> None:
+    flows = [torch.zeros(1, 2, 4, 4), torch.ones(1, 2, 4, 4)]
+    assert main_output(flows) is flows[1]
+    assert main_output({"out": flows, "aux": A}) is flows[1]
+    assert main_output(tuple(flows)) is flows[0]
+    assert main_output([flows[0], torch.ones(1, 2, 8, 8)]) is flows[0]
+    assert main_output(flows[:1]) is flows[0]

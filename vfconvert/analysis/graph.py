@@ -16,7 +16,9 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from vfconvert.analysis.tracing import graph_of, written_inputs
+from vfconvert.analysis.writing import writes
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.several_inputs import part_of
 
 Environment = dict[fx.Node, Any]
 
@@ -245,10 +247,13 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
     fitted together.
     """
     entry = _source(graph)
-    constants: list[fx.Node] = []  # computed anew in every piece: weights, other arguments, sizes of the input
+    constants: list[
+        fx.Node
+    ] = []  # computed anew in every piece: weights, other arguments, sizes and parts of the input
     for node in graph.nodes:
         of_input = node.all_input_nodes and set(node.all_input_nodes) <= {entry, *constants} and node not in shapes
-        if node is not entry and node.op != "output" and (node.op in ("get_attr", "placeholder") or of_input):
+        anew = of_input or (node.target is part_of and not any(writes(model, user) for user in node.users))
+        if node is not entry and node.op != "output" and (node.op in ("get_attr", "placeholder") or anew):
             constants.append(node)
     nodes = [node for node in graph.nodes if node is not entry and node not in set(constants)]
     index = {node: position for position, node in enumerate(nodes)}

@@ -25,6 +25,7 @@ from vfconvert.gating import gated, refuse_failed
 from vfconvert.keyword_values import read_limit, read_limits, read_named, read_one_of, read_value, shown
 from vfconvert.keywords import CONVERT
 from vfconvert.network_plan import NetworkPlan
+from vfconvert.nn.several_inputs import separated
 from vfconvert.options import ConversionOptions
 from vfconvert.overrides import Override
 from vfconvert.pipeline import converted
@@ -223,9 +224,10 @@ def convert(
     `{"params": "50%", "latency": 0.8}`, where numbers are shares of the original; `layers` decide by name, like
     `{"layer4.*": "spatial"}`. `data` is what `--data` takes; or a tensor of images `(N, C, H, W)` as the network is
     given them; or a dataset (of such tensors or of PIL images, alone or with a class), or a loader that reads all of
-    one as it is. Without it, images are made up. `progress(stage, done, total)` is told how far long stages are.
-    `settings` are further fields of `ConversionOptions` and of `TrainingOptions`, but for those of files, gates and
-    reports; `plan` may be a `NetworkPlan` as well as a path.
+    one as it is. Of a network of several inputs the items of a dataset are tuples of as many, or such a tensor has the
+    channels of all, in order, and `input_shape` is a sequence of shapes. Without `data`, images are made up.
+    `progress(stage, done, total)` is told how far long stages are. `settings` are further fields of `ConversionOptions`
+    and of `TrainingOptions`, but for those of files, gates and reports; `plan` may be a `NetworkPlan` or a path.
 
     Raises `TypeError` for a setting that does not exist or is of another kind, `ValueError` for a text that cannot be
     read and where settings say nothing beside each other, and the errors of `vfconvert.errors`.
@@ -246,8 +248,8 @@ def convert(
     if scratch and report.training is not None:
         report = dataclasses.replace(report, training=dataclasses.replace(report.training, folder=""))
     return Conversion(
-        model=delivery.student,
-        inference=delivery.inference.model,
+        model=separated(delivery.student),
+        inference=separated(delivery.inference.model),
         plan=done.plan,
         report=report,
         _bare=report,

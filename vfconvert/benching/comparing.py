@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from vfconvert.benching.formats import FileFormat
 from vfconvert.benching.memory import UnknownPeakError, peak_bytes
 from vfconvert.benching.report import BenchedFile, BenchReport, Machine
 from vfconvert.benching.runners import Runner, cause_of, check_runtime, open_model
-from vfconvert.benching.shapes import common_shape
+from vfconvert.benching.shapes import common_shapes
 from vfconvert.errors import IllegalSpecError, InputShapeError
 from vfconvert.measuring.machine import processor_name
 from vfconvert.measuring.timing import Timing, in_turns
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SEED = 0
+Shape = tuple[int, int, int]
 _MILLISECONDS = 1000.0  # in a second
 
 
@@ -34,7 +35,7 @@ def bench(
     threads: int = 1,
     batch: int = 1,
     size: tuple[int, int] | None = None,
-    input_shape: tuple[int, int, int] | None = None,
+    input_shape: Shape | Sequence[Shape] | None = None,
     rounds: int = 30,
     warm_up: int = 3,
     seconds: float = 60.0,
@@ -43,7 +44,8 @@ def bench(
     """Time all files in turns on the CPU, on one random normal input, until `rounds` or `seconds` are over.
 
     `runtime` is onnxruntime, openvino or torch; without it every file runs in the one for its format. `size` `(H, W)`
-    and `input_shape` `(C, H, W)`, in pixels, fill in what files leave open; types may differ, shapes may not.
+    and `input_shape` `(C, H, W)`, one for each of several inputs, in pixels, fill in what files leave open; types may
+    differ, shapes may not.
     `warm_up` rounds are not timed, and at least one is. torch's thread count is put back afterwards.
 
     Raises `IllegalSpecError` for a number below its least or no file, `InputShapeError` for a shape that is not told,
@@ -53,10 +55,13 @@ def bench(
     check_runtime(runtime)
     with _threads_put_back(), silenced():
         runners = [open_model(path, runtime, threads) for path in paths]
-        shape = common_shape(runners, batch=batch, size=size, input_shape=input_shape)
-        array = np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
-        calls = {str(index): _accepted(runner, array) for index, runner in enumerate(runners)}
-        peaks, warnings = _peaks(runners, shape) if memory else ([None] * len(runners), [])
+        asked: tuple[Any, ...] = tuple(input_shape or ())
+        given = (asked,) if asked and isinstance(asked[0], int) else asked
+        shapes = common_shapes(runners, batch=batch, size=size, input_shapes=given)
+        generator = np.random.default_rng(SEED)
+        arrays = [generator.standard_normal(shape, dtype=np.float32) for shape in shapes]
+        calls = {str(index): _accepted(runner, arrays) for index, runner in enumerate(runners)}
+        peaks, warnings = _peaks(runners, shapes) if memory else ([None] * len(runners), [])
         timings = list(in_turns(calls, rounds=rounds, warm_up=warm_up, most_seconds=seconds).values())
     machine = Machine(processor=processor_name(), logical_cores=os.cpu_count() or 1)
     if threads > machine.logical_cores:
@@ -68,7 +73,8 @@ def bench(
         ),
         threads=threads,
         batch=batch,
-        input_shape=shape,
+        input_shape=shapes[0],
+        input_shapes=shapes if len(shapes) > 1 else (),
         seed=SEED,
         warm_up=warm_up,
         machine=machine,
@@ -87,13 +93,13 @@ def _check(paths: Sequence[Path], *, seconds: float, **counts: int) -> None:
         raise IllegalSpecError(f"--seconds: got {seconds}, expected more than 0")
 
 
-def _accepted(runner: Runner, array: NDArray[np.float32]) -> Callable[[], object]:
+def _accepted(runner: Runner, arrays: Sequence[NDArray[np.float32]]) -> Callable[[], object]:
     """What runs the file, after it has run once."""
     try:
-        run = runner.prepare(array)
+        run = runner.prepare(arrays)
         run()
     except Exception as error:  # what runtimes raise has no common type
-        shape = " x ".join(str(length) for length in array.shape)
+        shape = " and ".join(" x ".join(map(str, array.shape)) for array in arrays)
         raise InputShapeError(
             f"{runner.path}: does not run on an input of {shape}: {_reason(error)}; "
             "choose another by --input-shape, --size or --batch"
@@ -107,7 +113,7 @@ def _reason(error: Exception) -> str:
     return told[-1] if told else cause_of(error)
 
 
-def _peaks(runners: Sequence[Runner], shape: Sequence[int]) -> tuple[list[int | None], list[str]]:
+def _peaks(runners: Sequence[Runner], shapes: Sequence[Sequence[int]]) -> tuple[list[int | None], list[str]]:
     """For every file its peak beyond that of its runtime, or None and a line that says why."""
     baselines: dict[str, int] = {}
     peaks: list[int | None] = []
@@ -116,7 +122,7 @@ def _peaks(runners: Sequence[Runner], shape: Sequence[int]) -> tuple[list[int | 
         try:
             if runner.runtime not in baselines:
                 baselines[runner.runtime] = peak_bytes(runner.runtime)
-            peak = peak_bytes(runner.runtime, runner.path, threads=runner.threads, shape=shape)
+            peak = peak_bytes(runner.runtime, runner.path, threads=runner.threads, shapes=shapes)
             peaks.append(max(peak - baselines[runner.runtime], 0))
         except UnknownPeakError as error:
             peaks.append(None)

@@ -24,12 +24,19 @@ class UnknownPeakError(Exception):
     """The process ended without an answer, or this system does not tell."""
 
 
-def peak_bytes(runtime: str, path: Path | None = None, *, threads: int = 1, shape: Sequence[int] = ()) -> int:
+def peak_bytes(
+    runtime: str, path: Path | None = None, *, threads: int = 1, shapes: Sequence[Sequence[int]] = ()
+) -> int:
     """Bytes at the peak of a process that imports `runtime` and, given `path`, opens the file and runs it twice.
 
     Raises `UnknownPeakError`.
     """
-    job = {"runtime": runtime, "path": path and os.fspath(path), "threads": threads, "shape": list(shape)}
+    job = {
+        "runtime": runtime,
+        "path": path and os.fspath(path),
+        "threads": threads,
+        "shapes": [list(shape) for shape in shapes],
+    }
     command = [sys.executable, "-c", _MEASURE, json.dumps(job)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path)}
     ran = subprocess.run(
@@ -55,7 +62,8 @@ def run_job(text: str) -> int:
     job = json.loads(text)
     import_runtime(job["runtime"])
     if job["path"] is not None:
-        run = open_model(Path(job["path"]), job["runtime"], job["threads"]).prepare(np.zeros(job["shape"], np.float32))
+        arrays = [np.zeros(shape, np.float32) for shape in job["shapes"]]
+        run = open_model(Path(job["path"]), job["runtime"], job["threads"]).prepare(arrays)
         for _ in range(RUNS):
             run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -45,7 +45,8 @@ class BenchReport:
     files: tuple[BenchedFile, ...]
     threads: int  # of one operator; one operator runs at a time
     batch: int
-    input_shape: tuple[int, ...]  # with the batch
+    input_shape: tuple[int, ...]  # with the batch; of several inputs the first
+    input_shapes: tuple[tuple[int, ...], ...] = ()  # of several inputs, each
     seed: int  # of the random normal input
     warm_up: int  # untimed runs of every file
     machine: Machine

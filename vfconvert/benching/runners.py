@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Prepare: TypeAlias = Callable[[NDArray[np.float32]], Callable[[], object]]
+    Arrays: TypeAlias = Sequence[NDArray[np.float32]]
+    Prepare: TypeAlias = Callable[[Arrays], Callable[[], object]]
+
+Lengths: TypeAlias = tuple[int | None, ...]  # of one input: None for one that varies
 
 _ORT_TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 _DAMAGED = ("InvalidProtobuf", "NoModel", "No graph was found")  # what ONNX Runtime says of no ONNX file
@@ -37,20 +40,20 @@ _FORCE_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"  # torch's own switch, str
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Runner:
-    """A file that is open. `prepare(array)` converts an input once and gives what runs the file on it."""
+    """A file that is open. `prepare(arrays)` converts all inputs once and gives what runs the file on them."""
 
     path: Path
     format: FileFormat
     runtime: str
     version: str
     threads: int
-    shape: tuple[int | None, ...] | None  # of the input: None for a length that varies, or where the file tells none
-    input_type: str
+    shapes: tuple[Lengths | None, ...]  # of every input; None where the file tells none
+    input_type: str  # of the first
     prepare: Prepare
 
 
 def open_model(path: Path, runtime: str | None = None, threads: int = 1) -> Runner:
-    """Open a file of one input in `runtime` (onnxruntime, openvino or torch; without it, the one for its format).
+    """Open a file in `runtime` (onnxruntime, openvino or torch; without it, the one for its format).
 
     An operator computes in exactly `threads` threads, and operators run one after another. torch's thread counts
     belong to the process: opening a file in torch changes them.
@@ -58,7 +61,7 @@ def open_model(path: Path, runtime: str | None = None, threads: int = 1) -> Runn
     Raises `IllegalSpecError` for an unknown runtime or fewer than 1 thread, the errors of `sniff_format`,
     `NotAModelError` for a damaged file, `MissingPackageError` where the runtime is not installed,
     `UntrustedModelError` for a program that holds pickled objects, and `UnsupportedModelError` where the runtime
-    cannot run the file or its input is not one tensor of floating-point numbers.
+    cannot run the file or an input is no tensor of floating-point numbers.
     """
     check_runtime(runtime)
     if threads < 1:
@@ -97,13 +100,14 @@ def _open_onnxruntime(path: Path, threads: int) -> Runner:
         if any(sign in f"{type(error).__name__} {error}" for sign in _DAMAGED):
             raise NotAModelError(f"{path}: is no ONNX file, or a damaged one; export it again") from error
         raise _unsupported(path, "ONNX Runtime", error) from error
-    given = _only(path, session.get_inputs())
-    input_type = _ORT_TYPES.get(given.type)
-    if input_type is None:
-        raise _not_floating(path, given.type)
+    inputs = _some(path, session.get_inputs())
+    for given in inputs:
+        if given.type not in _ORT_TYPES:
+            raise _not_floating(path, given.type)
+    types = [_ORT_TYPES[given.type] for given in inputs]
 
-    def prepare(array: NDArray[np.float32]) -> Callable[[], object]:
-        feed = {given.name: array.astype(input_type)}
+    def prepare(arrays: Arrays) -> Callable[[], object]:
+        feed = {given.name: array.astype(kind) for given, array, kind in zip(inputs, arrays, types, strict=True)}
         return lambda: session.run(None, feed)
 
     return Runner(
@@ -112,8 +116,8 @@ def _open_onnxruntime(path: Path, threads: int) -> Runner:
         runtime="onnxruntime",
         version=onnxruntime.__version__,
         threads=threads,
-        shape=tuple(length if isinstance(length, int) else None for length in given.shape) or None,
-        input_type=input_type,
+        shapes=tuple(_lengths(given.shape) or None for given in inputs),
+        input_type=types[0],
         prepare=prepare,
     )
 
@@ -127,15 +131,15 @@ def _open_openvino(path: Path, threads: int) -> Runner:
         compiled = core.compile_model(model, "CPU", settings)
     except Exception as error:
         raise _unsupported(path, "OpenVINO", error) from error
-    given = _only(path, model.inputs)
-    input_type = str(given.element_type.to_dtype())
-    if input_type not in _ORT_TYPES.values():
-        raise _not_floating(path, input_type)
+    inputs = _some(path, model.inputs)
+    types = [str(given.element_type.to_dtype()) for given in inputs]
+    if wrong := [kind for kind in types if kind not in _ORT_TYPES.values()]:
+        raise _not_floating(path, wrong[0])
     request = compiled.create_infer_request()
-    lengths = given.partial_shape if given.partial_shape.rank.is_static else ()
+    shapes = [given.partial_shape if given.partial_shape.rank.is_static else () for given in inputs]
 
-    def prepare(array: NDArray[np.float32]) -> Callable[[], object]:
-        feed = {0: array.astype(input_type)}
+    def prepare(arrays: Arrays) -> Callable[[], object]:
+        feed = {place: array.astype(kind) for place, (array, kind) in enumerate(zip(arrays, types, strict=True))}
         return lambda: request.infer(feed, share_inputs=True, share_outputs=True)
 
     return Runner(
@@ -144,8 +148,10 @@ def _open_openvino(path: Path, threads: int) -> Runner:
         runtime="openvino",
         version=openvino.__version__.partition("-")[0],
         threads=threads,
-        shape=tuple(length.get_length() if length.is_static else None for length in lengths) or None,
-        input_type=input_type,
+        shapes=tuple(
+            tuple(length.get_length() if length.is_static else None for length in lengths) or None for lengths in shapes
+        ),
+        input_type=types[0],
         prepare=prepare,
     )
 
@@ -158,9 +164,13 @@ def _open_torchscript(path: Path, threads: int) -> Runner:
             inputs = list(module.graph.inputs())[1:]  # the first is the module itself
     except Exception as error:
         raise NotAModelError(f"{path}: torch.jit.load cannot open it: {cause_of(error)}; export it again") from error
-    _only(path, inputs)
+    for given in _some(path, inputs):
+        if not isinstance(given.type(), torch.TensorType):
+            raise _not_floating(path, str(given.type()))
     floating = (tensor.dtype for tensor in module.parameters() if tensor.is_floating_point())
-    return _torch_runner(path, threads, FileFormat.TORCHSCRIPT, module, None, next(floating, torch.float32))
+    return _torch_runner(
+        path, threads, FileFormat.TORCHSCRIPT, module, [None] * len(inputs), next(floating, torch.float32)
+    )
 
 
 def _open_program(path: Path, threads: int) -> Runner:
@@ -176,16 +186,17 @@ def _open_program(path: Path, threads: int) -> Runner:
                 f"{path}: holds pickled objects beyond tensors, which are not built; export it without them"
             ) from error
         raise NotAModelError(f"{path}: torch.export.load cannot open it: {cause}; export it again") from error
-    name = _only(path, program.graph_signature.user_inputs)
-    example = next((node.meta["val"] for node in program.graph.nodes if node.name == name), None)
-    if not isinstance(example, torch.Tensor) or not example.is_floating_point():
-        raise _not_floating(path, str(getattr(example, "dtype", type(example).__name__)))
-    shape = tuple(length if isinstance(length, int) else None for length in example.shape)
-    return _torch_runner(path, threads, FileFormat.PROGRAM, module, shape, example.dtype)
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    examples: list[Any] = [values.get(name) for name in _some(path, program.graph_signature.user_inputs)]
+    for example in examples:
+        if not isinstance(example, torch.Tensor) or not example.is_floating_point():
+            raise _not_floating(path, str(getattr(example, "dtype", type(example).__name__)))
+    shapes = [_lengths(example.shape) for example in examples]
+    return _torch_runner(path, threads, FileFormat.PROGRAM, module, shapes, examples[0].dtype)
 
 
 def _torch_runner(
-    path: Path, threads: int, file_format: FileFormat, module: Any, shape: tuple[int | None, ...] | None, dtype: Any
+    path: Path, threads: int, file_format: FileFormat, module: Any, shapes: Sequence[Lengths | None], dtype: Any
 ) -> Runner:
     import torch
 
@@ -193,12 +204,12 @@ def _torch_runner(
     with contextlib.suppress(RuntimeError):  # its pool has begun to work, and stays; only TorchScript's fork asks it
         torch.set_num_interop_threads(1)
 
-    def prepare(array: NDArray[np.float32]) -> Callable[[], object]:
-        images = torch.from_numpy(array.copy()).to(dtype)
+    def prepare(arrays: Arrays) -> Callable[[], object]:
+        images = [torch.from_numpy(array.copy()).to(dtype) for array in arrays]
 
         def run() -> object:
             with torch.inference_mode():
-                return module(images)
+                return module(*images)
 
         return run
 
@@ -208,7 +219,7 @@ def _torch_runner(
         runtime="torch",
         version=torch.__version__,
         threads=threads,
-        shape=shape,
+        shapes=tuple(shapes),
         input_type=str(dtype).removeprefix("torch."),
         prepare=prepare,
     )
@@ -227,10 +238,14 @@ def _tensors_only() -> Iterator[None]:
             os.environ[_FORCE_WEIGHTS_ONLY] = before
 
 
-def _only(path: Path, inputs: Any) -> Any:
-    if len(inputs) != 1:
-        raise UnsupportedModelError(f"{path}: has {len(inputs)} inputs, expected one; export it with one")
-    return inputs[0]
+def _some(path: Path, inputs: Any) -> list[Any]:
+    if not len(inputs):
+        raise UnsupportedModelError(f"{path}: has no input, expected one or more; export it with its inputs")
+    return list(inputs)
+
+
+def _lengths(shape: Any) -> Lengths:
+    return tuple(length if isinstance(length, int) else None for length in shape)
 
 
 def _not_floating(path: Path, found: str) -> UnsupportedModelError:

@@ -11,7 +11,7 @@ import click
 
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.screen import show, silent_libraries
-from vfconvert.cli.values import SHAPE, SIZE
+from vfconvert.cli.values import SHAPE, SIZE, one_or_all
 
 RUNTIMES = ("onnxruntime", "openvino", "torch")
 _input = partial(click.option, cls=SectionOption, section="Input")
@@ -23,7 +23,13 @@ _output = partial(click.option, cls=SectionOption, section="Output")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_input("--batch", type=int, default=1, show_default=True, metavar="N", help="Inputs in one run.")
 @_input("--size", type=SIZE, metavar="N|HxW", help="Height and width, where a file takes any.")
-@_input("--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one input, where no file tells it (TorchScript).")
+@_input(
+    "--input-shape",
+    multiple=True,
+    type=SHAPE,
+    metavar="C,H,W",
+    help="Shape of the input, where no file tells it (TorchScript); of several inputs, once for each.",
+)
 @_running("--threads", type=int, default=1, show_default=True, metavar="N", help="Threads of an operator, exactly.")
 @_running(
     "--runtime",
@@ -45,6 +51,7 @@ def bench(files: tuple[Path, ...], as_json: bool, quiet: bool, **settings: Any) 
     one line are timed in the same minutes of the same machine, so that their ratio holds where a single time does not:
     name a file twice to see how far the ratio of equals is from 1. OpenVINO: pip install vfconvert[openvino].
     """
+    settings["input_shape"] = one_or_all(settings["input_shape"])
     with silent_libraries(verbose=False):
         from vfconvert.benching import bench as run
         from vfconvert.reporting.bench import bench_to_json, render_bench

@@ -18,7 +18,7 @@ from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
 from vfconvert.cli.training_options import training_of
 from vfconvert.cli.training_screen import Screen
-from vfconvert.cli.values import mapping_of
+from vfconvert.cli.values import mapping_of, one_or_all
 from vfconvert.combinations import wrong_combination
 from vfconvert.formats import format_of
 from vfconvert.options import ConversionOptions
@@ -96,6 +96,7 @@ def options_of(ctx: click.Context, values: Mapping[str, Any]) -> ConversionOptio
     """
     values = {name: value for name, value in values.items() if name not in _OF_THE_COMMAND}
     values["arch_args"] = mapping_of(values["arch_args"])
+    values["input_shape"] = one_or_all(values["input_shape"])
     stated = any(parameter.name == "formats" and is_stated(ctx, parameter) for parameter in ctx.command.params)
     if not stated and (named := format_of(values["output"])) is not None:
         values["formats"] = (named,)

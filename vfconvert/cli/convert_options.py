@@ -150,7 +150,14 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         metavar="NAME",
         help="torchvision weights whose transforms prepare the images, like ResNet50_Weights.IMAGENET1K_V2.",
     ),
-    _images("--input-shape", type=SHAPE, metavar="C,H,W", help="Shape of one input, where no images tell it."),
+    _images(
+        "--input-shape",
+        multiple=True,
+        type=SHAPE,
+        metavar="C,H,W",
+        help="Shape of the input, where no images tell it. Of a network of several inputs, once for each in order; "
+        "then --data is images in a row, or items that hold as many.",
+    ),
     _images(
         "--calibration-images",
         type=int,

@@ -12,7 +12,7 @@ from vfconvert.cli.convert import TRUST_WARNING, convert
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.recipe import command_line, use_recipe
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
-from vfconvert.cli.values import mapping_of
+from vfconvert.cli.values import mapping_of, one_or_all
 from vfconvert.options import ConversionOptions
 
 # Options that mean here what they mean for a conversion.
@@ -69,6 +69,7 @@ def inspect(
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
     values["arch_args"] = mapping_of(values["arch_args"])
+    values["input_shape"] = one_or_all(values["input_shape"])
     options = ConversionOptions(**values, max_drop=0.0, command=command_line(ctx))
     if options.trust_pickle:
         click.echo(TRUST_WARNING, err=True)

@@ -156,10 +156,12 @@ def texts_of(entry: Entry, parameter: click.Parameter) -> tuple[str, ...]:
         return entry.texts
     if entry.kind == "mapping" and parameter.multiple and "=" in str(parameter.metavar):
         return tuple(f"{name}={text}" for name, text in zip(entry.names, entry.texts, strict=True))
-    if entry.kind == "list" and parameter.multiple and entry.texts:
+    joint = _JOINED.get(parameter.type.name)
+    whole = joint is None or any(joint in text for text in entry.texts)  # of several values each is spelled in full
+    if entry.kind == "list" and parameter.multiple and whole and entry.texts:
         return entry.texts
-    if entry.kind == "list" and parameter.type.name in _JOINED and entry.texts:
-        return (_JOINED[parameter.type.name].join(entry.texts),)
+    if entry.kind == "list" and joint is not None and entry.texts:
+        return (joint.join(entry.texts),)
     if entry.kind != "one":
         raise ValueError(f"got {_got(entry)}, expected {'one value or a list' if parameter.multiple else 'one value'}")
     return entry.texts

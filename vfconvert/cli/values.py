@@ -5,7 +5,7 @@ Whether a value makes sense for the network is decided where it is used.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -64,6 +64,11 @@ def read_pair(text: str) -> tuple[str, object]:
     if not equals or not key.isidentifier():
         raise ValueError(text)
     return key, _scalar(value)
+
+
+def one_or_all(shapes: Sequence[Any]) -> Any:
+    """What a repeatable option of one value, or of one for each input, says: None, the one, or all."""
+    return tuple(shapes) if len(shapes) > 1 else next(iter(shapes), None)
 
 
 def mapping_of(pairs: Iterable[tuple[str, object]]) -> dict[str, object]:

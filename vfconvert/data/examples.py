@@ -27,6 +27,7 @@ FORMS = (
 )
 
 Label: TypeAlias = int | Image.Image | None  # a class, a mask or a clean image, or nothing known
+Pixels: TypeAlias = Image.Image | Tensor | tuple[Image.Image | Tensor, ...]  # several for a network of several inputs
 
 
 class Examples(Protocol):
@@ -53,7 +54,7 @@ class Examples(Protocol):
         """What reports and errors call an example; no two share a name."""
         ...
 
-    def read(self, index: int) -> tuple[Image.Image | Tensor, Label]:
+    def read(self, index: int) -> tuple[Pixels, Label]:
         """Decode one example; a tensor is `(C, H, W)`. Raises `UnreadableImageError` naming what cannot be decoded."""
         ...
 

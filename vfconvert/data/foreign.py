@@ -74,16 +74,7 @@ class DatasetExamples:
                     part.load()  # which closes its file
         except Exception as error:  # whatever the code behind it raises
             raise UnreadableImageError(f"cannot read {self.name(index)}: {first_line(error)}") from error
-        pixels = (
-            isinstance(image, Tensor) and image.dim() == 3 and (image.dtype is torch.uint8 or image.is_floating_point())
-        )
-        if not pixels and not isinstance(image, Image.Image):
-            raise NoImagesError(
-                f"{self.name(index)} is {_kind(image)}, expected a PIL image or a tensor (C, H, W), uint8 or float, "
-                "alone or with a label"
-            )
-        if isinstance(image, Tensor):
-            image = image.detach().cpu()  # batches are made there, from whatever device the dataset lies on
+        image = picture(image, self.name(index))
         return image, label if label is None or isinstance(label, Image.Image) else self._class(index, label)
 
     def _class(self, index: int, label: object) -> int:
@@ -107,6 +98,17 @@ class DatasetExamples:
             if len(labels) == len(self) and min(labels) >= 0:
                 return labels
         return None
+
+
+def picture(image: object, name: str) -> Image.Image | Tensor:
+    """An image as a dataset gives it; a tensor on the CPU. Raises `NoImagesError` where it is none."""
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, Tensor) and image.dim() == 3 and (image.dtype is torch.uint8 or image.is_floating_point()):
+        return image.detach().cpu()  # batches are made there, from whatever device the dataset lies on
+    raise NoImagesError(
+        f"{name} is {_kind(image)}, expected a PIL image or a tensor (C, H, W), uint8 or float, alone or with a label"
+    )
 
 
 def torchvision_examples(where: str) -> DatasetExamples:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,9 +28,7 @@ DEFAULT_CROP_SCALE = (0.35, 1.0)
 class Transform(Protocol):
     """Makes one example ready for a batch; objects can be sent to worker processes."""
 
-    def __call__(
-        self, image: Image.Image | Tensor, label: Label, seed: int, train: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, image: Any, label: Label, seed: int, train: bool) -> tuple[Tensor, Tensor | None]:
         """The input `(C, H, W)` float32 and the target; the same arguments give the same bits."""
         ...
 

@@ -23,6 +23,7 @@ from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import METADATA_FILE
 from vfconvert.files import atomic_path
+from vfconvert.nn.several_inputs import opened
 from vfconvert.silence import silenced
 
 _ORIGINS = ("stack_trace", "source_fn_stack", "torch_fn", "from_node", "custom")  # of a node, for debugging
@@ -37,7 +38,8 @@ def export_program(
     """Write `model` in eval mode for `torch.export.load`; the model is left as it is. Whether the batch size varies.
 
     `example` `(B, C, H, W)` fixes all sizes but the batch (with `dynamic_size` neither height nor width); a network
-    that computes with the very number of images is written for `B` images. Outputs keep their structure, and every
+    that computes with the very number of images is written for `B` images. One of several inputs
+    (`vfconvert.nn.several_inputs`) is written with those. Outputs keep their structure, and every
     tensor is stored once. `metadata` becomes the extra file "vfconvert.json".
 
     Raises `ExportError` where torch cannot trace or store the network, and `UnwritableOutputError`; then nothing is
@@ -76,8 +78,9 @@ def _program(
     sizes: dict[int, Any] = {0: torch.export.Dim("batch")} if dynamic_batch else {}
     if dynamic_size:  # as in `vfconvert.exporting.tracing`
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    shapes: Any = (sizes,) if sizes else None
-    return torch.export.export(model, (example.clone(),), dynamic_shapes=shapes, strict=False)
+    network, images = opened(model, example.clone())
+    shapes: Any = (sizes,) * len(images) if sizes else None
+    return torch.export.export(network, images, dynamic_shapes=shapes, strict=False)
 
 
 def _saved(program: torch.export.ExportedProgram, metadata: str) -> io.BytesIO:

@@ -55,6 +55,7 @@ def export_onnx(
 ) -> ExportedOnnx:
     """Write `model` in eval mode as one ONNX file with input "input" `(batch, C, H, W)`; the model is left as it is.
 
+    A network of several inputs (`vfconvert.nn.several_inputs`) has each as an input of its own, by its own name.
     Outputs are named "output", "output_0", … or by their keys (see `named_outputs`). `example` `(B, C, H, W)` fixes
     all sizes but the batch (with `dynamic_size` neither height nor width); a network that computes with the very number
     of images is written for `B` images, and the result says so. `metadata` becomes the file's `metadata_props`.
@@ -125,20 +126,20 @@ def _translated(
     model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool, dynamic_size: bool
 ) -> onnx.ModelProto:
     traced = trace(model, example, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
-    weight_names = fresh_names("w", len(traced.layers), traced.output_names)
+    weight_names = fresh_names("w", len(traced.layers), (*traced.input_names, *traced.output_names))
     program = torch.onnx.export(
         traced.program,
         opset_version=opset,
         dynamo=True,
         verbose=False,
         optimize=False,  # its limit on what is folded is a megabyte
-        input_names=["input", *weight_names],
+        input_names=[*traced.input_names, *weight_names],
     )
     if program is None:
         raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
     optimise_(program.model)
     proto = program.model_proto
-    finish_(proto, traced.output_names, dict(zip(weight_names, traced.layers, strict=True)))
+    finish_(proto, traced.input_names, traced.output_names, dict(zip(weight_names, traced.layers, strict=True)))
     return proto
 
 

@@ -50,14 +50,14 @@ def names_written(graph: onnx.GraphProto) -> set[str]:
     return written
 
 
-def rename_(graph: onnx.GraphProto, input_name: str, output_names: Sequence[str], prefix: str) -> None:
-    """Name the one input, and the outputs in order, take `prefix` off the parameters' names, number all other values.
+def rename_(graph: onnx.GraphProto, input_names: Sequence[str], output_names: Sequence[str], prefix: str) -> None:
+    """Name the inputs and the outputs in order, take `prefix` off the parameters' names, number all other values.
 
-    The outputs differ from each other and from the input.
+    All names given differ from each other.
     """
-    names = {graph.input[0].name: input_name}
+    names = dict(zip((value.name for value in graph.input), input_names, strict=True))
     names.update(zip((value.name for value in graph.output), output_names, strict=True))
-    taken = {input_name, *output_names} | names_read(graph)  # which may be of values that are yet to be written
+    taken = {*input_names, *output_names} | names_read(graph)  # which may be of values that are yet to be written
     for name in (tensor.name for tensor in graph.initializer):
         short = name.removeprefix(prefix)
         if short != name and name not in names and short not in taken:
@@ -76,10 +76,17 @@ def fresh_names(prefix: str, count: int, taken: Collection[str]) -> list[str]:
 
 
 def name_dimensions_(graph: onnx.GraphProto) -> None:
-    """Call the symbols of the first input's dimensions "batch", "height" and "width", in every output's too."""
+    """Call the symbols of the inputs' dimensions "batch", "height" and "width", in every output's too.
+
+    What a further input does not share with those before it is called "height_1" and so on, by its place.
+    """
     names = {0: "batch", 2: "height", 3: "width"}
-    dimensions = graph.input[0].type.tensor_type.shape.dim
-    symbols = {dim.dim_param: names.get(index, "") for index, dim in enumerate(dimensions) if dim.dim_param}
+    symbols: dict[str, str] = {}
+    for place, given in enumerate(graph.input):
+        for index, dim in enumerate(given.type.tensor_type.shape.dim):
+            if dim.dim_param and dim.dim_param not in symbols:
+                name = names.get(index, "")
+                symbols[dim.dim_param] = f"{name}_{place}" if name and place else name
     for value in (*graph.input, *graph.output):
         for dimension in value.type.tensor_type.shape.dim:
             for symbol, name in symbols.items():

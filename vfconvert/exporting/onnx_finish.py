@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 
 def finish_(
-    model: onnx.ModelProto, output_names: Sequence[str], layers: Mapping[str, tuple[str, VersatileConv2d]]
+    model: onnx.ModelProto,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    layers: Mapping[str, tuple[str, VersatileConv2d]],
 ) -> None:
     """Finish a graph whose inputs are the images and then a weight for each of `layers`, by its name; in place.
 
-    The outputs get `output_names`, the images "input". See `insert_weights_` for `layers`.
+    The images get `input_names`, the outputs `output_names`. See `insert_weights_` for `layers`.
     """
-    del model.graph.input[1:]
+    del model.graph.input[len(input_names) :]
     strip_(model)
-    rename_(model.graph, "input", output_names, NETWORK_PREFIX)
+    rename_(model.graph, input_names, output_names, NETWORK_PREFIX)
     name_dimensions_(model.graph)
     insert_weights_(model.graph, layers)
     model.producer_name, model.producer_version = "vfconvert", __version__

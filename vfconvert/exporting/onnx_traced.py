@@ -65,7 +65,7 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
             f"ONNX export failed: {cause_line(error)}; the outputs of the network vary in number, "
             f"and torch {torch.__version__} cannot write it: {_INSTEAD}"
         ) from error
-    finish_(proto, found, dict(zip(weight_names, layers, strict=True)))
+    finish_(proto, ("input",), found, dict(zip(weight_names, layers, strict=True)))
     return proto
 
 
@@ -95,4 +95,4 @@ class _OneImage(OpenNetwork):
 
     def forward(self, images: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """`(1, C, H, W)` and one `(N, C/G, kh, kw)` for each versatile layer."""
-        return self._tensors(of_one_image(self._run(images, weights)))
+        return self._tensors(of_one_image(self._run([images], weights)))

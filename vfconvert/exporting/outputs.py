@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from vfconvert.errors import ExportError
+from vfconvert.tasks.structure import is_refined
 
 MAIN_KEY = "out"  # torchvision's segmentation networks call their main output so
 
@@ -33,11 +34,11 @@ def named_outputs(value: Any, name: str = "") -> list[tuple[str, Tensor]]:
 def main_output(value: Any) -> Tensor:
     """The tensor that the network is judged by: of a mapping its "out", else the first there is, at any depth.
 
-    Raises `ExportError` where there is no tensor.
+    Of a list of maps of one shape it is the last (see `is_refined`). Raises `ExportError` where there is no tensor.
     """
     if isinstance(value, Mapping) and value.get(MAIN_KEY) is not None:
         return main_output(value[MAIN_KEY])
-    return named_outputs(value)[0][1]
+    return value[-1] if is_refined(value) else named_outputs(value)[0][1]
 
 
 def _walk(value: Any, name: str) -> list[tuple[str, Tensor]]:

@@ -21,6 +21,7 @@ from vfconvert.exporting.cause import cause_line
 from vfconvert.files import atomic_path
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.flattened import flattened_convs
+from vfconvert.nn.several_inputs import inputs_of
 from vfconvert.recipes.building import fetches_weights, tensors_of
 from vfconvert.recipes.recipe import KEY, SCHEMA, LayerRecipe, recipe_of
 
@@ -70,6 +71,8 @@ def write_safetensors(
     }
     if linears := flattened_convs(model):
         recipe["linear"] = {name: list(features) for name, features in linears.items()}
+    if (inputs := inputs_of(model)) is not None:
+        recipe["input_channels"] = list(inputs.channels)
     try:
         header = json.dumps(recipe, separators=(",", ":"))
         recipe_of(json.loads(header))  # as whoever loads it will

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ExportError
 from vfconvert.exporting.cause import cause_line
 from vfconvert.files import atomic_path
+from vfconvert.nn.several_inputs import opened
 from vfconvert.silence import silenced
 
 METADATA_FILE = "vfconvert.json"  # in the archive, among its extra files
@@ -26,6 +27,8 @@ METADATA_FILE = "vfconvert.json"  # in the archive, among its extra files
 
 def export_torchscript(model: nn.Module, example: Tensor, path: Path, *, metadata: Mapping[str, str]) -> bool:
     """Write `model` in eval mode, traced on `example` `(B, C, H, W)`, for `torch.jit.load`; it is left as it is.
+
+    A network of several inputs (`vfconvert.nn.several_inputs`) is traced with those.
 
     Returns whether the file runs for other batch sizes: a network that computes with the very number of images has it
     fixed.
@@ -46,9 +49,10 @@ def export_torchscript(model: nn.Module, example: Tensor, path: Path, *, metadat
 
 def _archive(model: nn.Module, example: Tensor, metadata: str) -> tuple[io.BytesIO, bool]:
     archive = io.BytesIO()  # not the path itself, whose name would go into the file
+    network, images = opened(model, example.clone())
     try:
         traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-            model, example.clone(), check_trace=False, strict=False
+            network, images, check_trace=False, strict=False
         )
         torch.jit.save(traced, archive, _extra_files={METADATA_FILE: metadata})
     except MemoryError:
@@ -58,12 +62,12 @@ def _archive(model: nn.Module, example: Tensor, metadata: str) -> tuple[io.Bytes
             f"TorchScript export failed: {cause_line(error)}; the network has to be rewritten there, and may return "
             "only tensors, and tuples, lists and dictionaries of one kind of them"
         ) from error
-    return archive, _runs(traced, torch.cat([example, example]))
+    return archive, _runs(traced, [torch.cat([image, image]) for image in opened(model, example)[1]])
 
 
-def _runs(traced: torch.jit.ScriptModule, images: Tensor) -> bool:
+def _runs(traced: torch.jit.ScriptModule, images: Sequence[Tensor]) -> bool:
     try:
-        traced(images)
+        traced(*images)
     except RuntimeError:  # the shapes that the trace has fixed do not fit
         return False
     return True

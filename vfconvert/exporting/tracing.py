@@ -13,24 +13,28 @@ from torch import Tensor, nn
 from vfconvert.exporting.attention import FourDimensionalAttention
 from vfconvert.exporting.outputs import named_outputs
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.several_inputs import inputs_of, opened
 
 NETWORK_PREFIX = "network."  # of every name in the traced graph: the attribute that holds the network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traced:
-    """The graph; its inputs are the images, then the weight of each of `layers` in order.
+    """The graph; its inputs are the images (`input_names`), then the weight of each of `layers` in order.
 
     The modules in `layers` are those of the traced network itself, by name; a shared one stands once.
     """
 
     program: torch.export.ExportedProgram
     layers: tuple[tuple[str, VersatileConv2d], ...]
+    input_names: tuple[str, ...]
     output_names: tuple[str, ...]
 
 
 def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool, dynamic_size: bool = False) -> Traced:
     """Trace `model` in eval mode on `example` `(B, C, H, W)`; the model itself is neither changed nor copied.
+
+    One of several inputs is traced with each of them by itself.
 
     Raises whatever `torch.export` raises, for one where `dynamic_batch` is wanted of a network that computes with the
     very number of images.
@@ -41,17 +45,25 @@ def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool, dynamic_siz
     def note_names(found: list[str]) -> None:  # kept out here, since torch.export restores a module's own attributes
         names[:] = found
 
-    open_network = OpenNetwork(twin_of(model), note_names)
     if dynamic_batch and example.shape[0] == 1:
         example = example.repeat(2, 1, 1, 1)  # a size of one is never traced as a variable
+    twin, images = opened(twin_of(model), example)
+    open_network = OpenNetwork(twin, note_names)
     weights = [_placeholder(layer) for _, layer in layers]
     sizes: dict[int, Any] = {0: torch.export.Dim("batch")} if dynamic_batch else {}
     if dynamic_size:  # a network may ask for multiples of something; then the symbols are torch's own
         sizes |= {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    shapes: Any = (sizes, [None] * len(weights)) if sizes else None
+    shapes: Any = ([sizes] * len(images), [None] * len(weights)) if sizes else None
     with torch.no_grad():
-        program = torch.export.export(open_network, (example, weights), dynamic_shapes=shapes, strict=False)
-    return Traced(program=program, layers=layers, output_names=tuple(names))
+        program = torch.export.export(open_network, (list(images), weights), dynamic_shapes=shapes, strict=False)
+    return Traced(program=program, layers=layers, input_names=names_of(model, names), output_names=tuple(names))
+
+
+def names_of(model: nn.Module, outputs: Sequence[str]) -> tuple[str, ...]:
+    """What a file calls the inputs: "input" where there is one, else as the network's forward does."""
+    inputs = inputs_of(model)
+    names = ("input",) if inputs is None else inputs.names
+    return tuple(f"{name}_input" if name in outputs else name for name in names)
 
 
 def versatile_layers(model: nn.Module) -> tuple[tuple[str, VersatileConv2d], ...]:
@@ -74,15 +86,15 @@ class OpenNetwork(nn.Module):
         self._note_names = note_names
         self._slots = [_Slot(layer) for layer in network.modules() if isinstance(layer, VersatileConv2d)]
 
-    def forward(self, images: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """`(B, C, H, W)` and one `(N, C/G, kh, kw)` for each versatile layer."""
+    def forward(self, images: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Each input `(B, C, H, W)`, and one weight `(N, C/G, kh, kw)` for each versatile layer."""
         return self._tensors(self._run(images, weights))
 
-    def _run(self, images: Tensor, weights: Sequence[Tensor]) -> Any:
+    def _run(self, images: Sequence[Tensor], weights: Sequence[Tensor]) -> Any:
         for slot, weight in zip(self._slots, weights, strict=True):
             slot.weight = weight
         with FourDimensionalAttention():
-            return self.network(images)
+            return self.network(*images)
 
     def _tensors(self, output: Any) -> tuple[Tensor, ...]:
         outputs = named_outputs(output)

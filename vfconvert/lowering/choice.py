@@ -14,9 +14,10 @@ from vfconvert.analysis.graph import Network
 from vfconvert.analysis.profile import Profile
 from vfconvert.lowering.costs import CostTable, choose, quick_onnx
 from vfconvert.lowering.network import Lowered, lower
-from vfconvert.measuring.runtime import onnx_session
+from vfconvert.measuring.runtime import fed, onnx_session
 from vfconvert.measuring.timing import Timing, in_turns
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.several_inputs import opened
 from vfconvert.ops.blocks import PLAIN
 from vfconvert.progress import Progress, no_progress
 from vfconvert.rewriting import replace_module
@@ -76,7 +77,8 @@ def timed(
 def onnx_bytes(model: nn.Module, example: Tensor) -> bytes | None:
     """A network of fixed shape as ONNX for a timing, None where torch's older, quicker exporter cannot write it."""
     try:
-        return quick_onnx(_Images(_expanded(model)), [example])
+        network, images = opened(_expanded(model), example)
+        return quick_onnx(_Images(network), images)
     except Exception:  # whatever it is, there is no timing then; the file itself is written by another exporter
         return None
 
@@ -88,8 +90,8 @@ class _Images(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> Any:
-        return of_one_image(self.network(images))  # the exporter takes no mapping within a list
+    def forward(self, *images: Tensor) -> Any:
+        return of_one_image(self.network(*images))  # the exporter takes no mapping within a list
 
 
 def _expanded(model: nn.Module) -> nn.Module:
@@ -103,9 +105,9 @@ def _expanded(model: nn.Module) -> nn.Module:
 
 
 def time_files(files: Mapping[str, bytes | Path], example: Tensor, threads: int) -> dict[str, Timing]:
-    """Seconds of ONNX files of one input in ONNX Runtime, in turns, on `example` `(B, C, H, W)`."""
+    """Seconds of ONNX files in ONNX Runtime, in turns, on `example` `(B, C, H, W)`; see `fed`."""
     calls: dict[str, Callable[[], object]] = {}
     for name, file in files.items():
         session = onnx_session(file, threads)
-        calls[name] = partial(session.run, None, {session.get_inputs()[0].name: example.numpy()})
+        calls[name] = partial(session.run, None, fed(session, example))
     return in_turns(calls, rounds=_ROUNDS, most_seconds=_SECONDS)

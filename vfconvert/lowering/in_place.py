@@ -7,14 +7,13 @@ itself reads what it has overwritten.
 from __future__ import annotations
 
 import operator
-from typing import Any
 
 from torch import fx, nn
 
 from vfconvert.analysis.graph import Network
+from vfconvert.analysis.writing import writes
 
 _ALIASING_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten)
-_WRITING = (operator.iadd, operator.imul, operator.isub, operator.itruediv, operator.setitem)
 _ALIASING_METHODS = frozenset(["contiguous", "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "chunk"])
 
 
@@ -35,18 +34,6 @@ def written_and_read_again(model: nn.Module, network: Network) -> bool:
             chain.add(written)
             written = written.all_input_nodes[0]
     return False
-
-
-def writes(model: nn.Module, node: fx.Node) -> bool:
-    """Whether an operator writes into its first input."""
-    target: Any = node.target
-    if node.op == "call_module":
-        return bool(getattr(model.get_submodule(str(target)), "inplace", False))
-    if node.op not in ("call_function", "call_method"):
-        return False
-    name = target if isinstance(target, str) else getattr(target, "__name__", "")
-    marked = name.endswith("_") and not name.endswith("__")
-    return bool(node.kwargs.get("inplace", False)) or marked or target in _WRITING
 
 
 def _aliases(model: nn.Module, node: fx.Node) -> bool:

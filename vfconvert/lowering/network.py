@@ -22,6 +22,7 @@ from vfconvert.lowering.layer import Manner, emit_layer
 from vfconvert.lowering.values import Emitter, Value, sizes_between
 from vfconvert.lowering.wants import calls_of, wanted_cuts, wanted_orders
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.several_inputs import inputs_of, with_own_inputs
 from vfconvert.ops.blocks import PLAIN
 
 _MOST_PIECES = 8  # of a concatenation that is not joined at once
@@ -97,8 +98,9 @@ class _Lowering:
         graph.lint()
         used = {str(node.target) for node in graph.nodes if node.op in ("get_attr", "call_module")}
         attributes = {name: value for name, value in self._emitter.attributes.items() if name in used}
-        lowered = fx.GraphModule(attributes, graph)
-        return Lowered(model=lowered.eval(), variants=dict(self._variants))
+        lowered, inputs = fx.GraphModule(attributes, graph).eval(), inputs_of(self._model)
+        made = lowered if inputs is None else with_own_inputs(lowered, inputs)
+        return Lowered(model=made, variants=dict(self._variants))
 
     def _node(self, node: fx.Node) -> Any:
         kind = self._streams.kinds.get(node, "other")

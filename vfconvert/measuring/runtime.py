@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def onnx_session(file: bytes | Path, threads: int) -> Any:
@@ -21,3 +24,14 @@ def onnx_session(file: bytes | Path, threads: int) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     source = file if isinstance(file, bytes) else str(file)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+
+
+def fed(session: Any, images: Tensor) -> dict[str, Any]:
+    """Images `(B, C, H, W)` as a session's inputs by name; several of them share the channels in order."""
+    import torch
+
+    given, array = session.get_inputs(), images.detach().cpu()
+    if len(given) == 1:
+        return {given[0].name: array.numpy()}
+    parts = torch.split(array, [one.shape[1] for one in given], 1)
+    return {one.name: part.contiguous().numpy() for one, part in zip(given, parts, strict=True)}

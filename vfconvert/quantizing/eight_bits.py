@@ -11,10 +11,11 @@ range saturate at 16 bits, which costs more than the bit (relative error 0.148 a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vfconvert.errors import ExportError
@@ -62,11 +63,12 @@ def _fold(source: Path, target: Path) -> None:
 def _quantize(source: Path, target: Path, images: Tensor) -> None:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    given = read_onnx(source).graph.input[0]
+    given = {value.name: value.type.tensor_type.shape.dim for value in read_onnx(source).graph.input}
+    batch = next(iter(given.values()))[0].dim_value
     quantize_static(
         source,
         target,
-        _Batches(given.name, images, given.type.tensor_type.shape.dim[0].dim_value),
+        _Batches({name: sizes[1].dim_value for name, sizes in given.items()}, images, batch),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=list(_QUANTIZED),
         per_channel=True,
@@ -78,13 +80,14 @@ def _quantize(source: Path, target: Path, images: Tensor) -> None:
 
 
 class _Batches:
-    """What the calibration reads: batches of images by the name of the input, then None.
+    """What the calibration reads: batches of images by the names of the inputs, then None.
 
-    `fixed` is the one batch size the file takes, 0 where it takes any; the last batch then starts over.
+    `channels` is how many each input takes of the images; `fixed` is the one batch size the file takes, 0 where
+    it takes any; the last batch then starts over.
     """
 
-    def __init__(self, name: str, images: Tensor, fixed: int) -> None:
-        self._name, self._batches = name, self._cut(images.detach().cpu(), fixed)
+    def __init__(self, channels: Mapping[str, int], images: Tensor, fixed: int) -> None:
+        self._channels, self._batches = channels, self._cut(images.detach().cpu(), fixed)
 
     @staticmethod
     def _cut(images: Tensor, fixed: int) -> Iterator[Tensor]:
@@ -95,4 +98,9 @@ class _Batches:
     def get_next(self) -> dict[str, Any] | None:
         """The next batch."""
         batch = next(self._batches, None)
-        return None if batch is None else {self._name: batch.numpy()}
+        if batch is None:
+            return None
+        if len(self._channels) == 1:
+            return dict.fromkeys(self._channels, batch.numpy())
+        parts = torch.split(batch, list(self._channels.values()), 1)
+        return {name: part.contiguous().numpy() for name, part in zip(self._channels, parts, strict=True)}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vfconvert.errors import ParityError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.measuring.runtime import onnx_session
+from vfconvert.measuring.runtime import fed, onnx_session
 
 _MOST_AT_ONCE = 16  # images of a batch where the file takes any number
 
@@ -28,7 +28,7 @@ class Session:
         """Every output of one batch `(B, C, H, W)`, by name."""
         names = [output.name for output in self.runtime.get_outputs()]
         try:
-            arrays = self.runtime.run(names, {self.runtime.get_inputs()[0].name: images.detach().cpu().numpy()})
+            arrays = self.runtime.run(names, fed(self.runtime, images))
         except Exception as error:
             raise ParityError(f"ONNX Runtime cannot run {self.name}: {cause_line(error)}; do not use it") from error
         return dict(zip(names, map(torch.from_numpy, arrays), strict=True))

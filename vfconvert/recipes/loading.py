@@ -8,6 +8,7 @@ anything of that size is made.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from vfconvert.keyword_values import shown as shown_value
 from vfconvert.loading.sniffing import FileKind, sniff
 from vfconvert.lowering.network import lower
 from vfconvert.nn import VersatileConv2d
+from vfconvert.nn.several_inputs import Inputs, input_names, joined, separated
 from vfconvert.recipes.building import OTHER, rebuilt, tensors_of
 from vfconvert.recipes.recipe import KEY, Recipe, read_recipe, shown
 from vfconvert.shortages import shortages_named
@@ -40,13 +42,18 @@ _LARGEST_EXAMPLE = 2**24  # numbers in an image that is made up
 
 @shortages_named()
 def load(
-    path: str | os.PathLike[str], *, like: nn.Module | None = None, lowered: bool = False, example: Tensor | None = None
+    path: str | os.PathLike[str],
+    *,
+    like: nn.Module | None = None,
+    lowered: bool = False,
+    example: Tensor | Sequence[Tensor] | None = None,
 ) -> nn.Module:
     """A converted network from a `.safetensors` file, on the CPU and in evaluation mode.
 
     The network is built by the name in the file (of torchvision or timm), else from a copy of `like`, the original
     network. It holds trainable `VersatileConv2d` layers; with `lowered`, their inference form instead, traced with
-    `example` `(B, C, H, W)` (noise `(2, C, H, W)` of the shape in the file if None).
+    `example` `(B, C, H, W)` (noise `(2, C, H, W)` of the shape in the file if None). A network of several inputs takes
+    them as the original does, and `example` is then a sequence of them.
 
     Raises `NotAModelError`, `EmptyModelError`, `TruncatedModelError` where the file is not one of these or is damaged;
     `UntrustedModelError`, `ArchitectureNeededError`, `ArchitectureError`, `MissingPackageError` where the network
@@ -74,11 +81,12 @@ def load(
 
 def _checked(path: Any, like: Any, lowered: Any, example: Any) -> Path:
     """The path. Raises `TypeError` where an argument is of another kind."""
-    for name, value, kind, expected in (
-        ("like", like, nn.Module, "the network that was converted"),
-        ("example", example, Tensor, "a tensor of images (B, C, H, W)"),
+    several = isinstance(example, (list, tuple)) and all(isinstance(one, Tensor) for one in example)
+    for name, value, right, expected in (
+        ("like", like, isinstance(like, nn.Module), "the network that was converted"),
+        ("example", example, several or isinstance(example, Tensor), "a tensor of images (B, C, H, W), one an input"),
     ):
-        if value is not None and not isinstance(value, kind):
+        if value is not None and not right:
             raise TypeError(f"load(): {name}: got {shown_value(value)}, expected {expected} or None")
     read_value("load(): lowered", "bool", lowered)
     found: Path = read_value("load(): path", "Path", path)
@@ -121,7 +129,15 @@ def _check_numbers(layer: nn.Module, where: str) -> None:
         raise TruncatedModelError(f"{where}: order names a channel twice or not at all; download or save it again")
 
 
-def _lowered(model: nn.Module, recipe: Recipe, example: Tensor | None, path: Path) -> nn.Module:
+def _lowered(model: nn.Module, recipe: Recipe, example: Tensor | Sequence[Tensor] | None, path: Path) -> nn.Module:
+    channels = recipe.input_channels
+    given = 1 if example is None or isinstance(example, Tensor) else len(example)
+    if example is not None and given != max(1, len(channels)):
+        raise InputShapeError(f"{path}: the network takes {max(1, len(channels))} inputs, example= has {given}")
+    if example is not None and not isinstance(example, Tensor):
+        example = torch.cat(list(example), 1)
+    if channels:
+        model = joined(model, Inputs(input_names(model, len(channels)), channels))
     if example is None:
         if prod(recipe.input_shape) > _LARGEST_EXAMPLE:
             raise InputShapeError(f"{path}: takes inputs of {shown(recipe.input_shape)}; give one with example=")
@@ -131,4 +147,5 @@ def _lowered(model: nn.Module, recipe: Recipe, example: Tensor | None, path: Pat
     run_once(model, example)  # its error says more than a failed trace
     if (network := trace(model, example)) is None:
         raise UnsupportedModelError(f"{path}: the network's control flow cannot be traced; load it without lowered=")
-    return lower(model, network, {layer.name: layer.variant for layer in recipe.layers if layer.variant}).model
+    made = lower(model, network, {layer.name: layer.variant for layer in recipe.layers if layer.variant}).model
+    return separated(made)

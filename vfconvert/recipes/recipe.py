@@ -17,7 +17,13 @@ from vfconvert.specs import ConvGeometry, VersatileSpec
 
 SCHEMA = 1
 KEY = "vfconvert"  # of the recipe in the header
-_ADDED = ("group_primaries", "whole_window", "linear", "plain")  # fields that files of before do not have
+_ADDED = (
+    "group_primaries",
+    "whole_window",
+    "linear",
+    "plain",
+    "input_channels",
+)  # fields that files of before do not have
 KNOWN_VARIANTS = (*VARIANTS, PLAIN)
 _SHOWN = 80  # characters of a value in a message
 
@@ -55,6 +61,7 @@ class Recipe:
 
     `shared`: the name under which a tensor is stored. `plain`: what `vfconvert.plain` makes of the original was
     converted. `linear`: the Linear layers that are convolutions of a flattened map, and the map's `(C, h, w)`.
+    `input_channels`: how `input_shape` is shared out where the network has several inputs.
     """
 
     schema: int
@@ -66,6 +73,7 @@ class Recipe:
     metadata: Mapping[str, str]
     plain: bool = False
     linear: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    input_channels: tuple[int, ...] = ()
 
 
 def read_recipe(text: str | None, path: Path) -> Recipe:
@@ -153,6 +161,11 @@ def _check(recipe: Recipe) -> None:
         raise FieldError("recipe.layers is empty")
     if min(recipe.input_shape) < 1:
         raise FieldError(f"recipe.input_shape: got {shown(recipe.input_shape)}, expected numbers above 0")
+    if recipe.input_channels and (
+        min(recipe.input_channels) < 1 or sum(recipe.input_channels) != recipe.input_shape[0]
+    ):
+        channels = shown(recipe.input_channels)
+        raise FieldError(f"recipe.input_channels: got {channels}, expected numbers of {recipe.input_shape[0]} in all")
     for name, features in recipe.linear.items():
         if min(features) < 1:
             raise FieldError(f"linear {shown(name)}: got {shown(features)}, expected numbers above 0")

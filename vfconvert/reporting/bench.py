@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vfconvert.benching.report import BenchReport
-from vfconvert.reporting.units import mebibytes, milliseconds, plural, ratio
+from vfconvert.reporting.units import mebibytes, milliseconds, plural, ratio, shapes_text
 
 
 def render_bench(report: BenchReport) -> Group:
@@ -56,7 +56,7 @@ def _notes(report: BenchReport) -> Iterator[Text]:
     )
     if any(file.peak_memory_bytes is not None for file in report.files):
         yield Text("memory = peak of opening it and running it twice, beyond the runtime's own.", style="dim")
-    shape = " x ".join(str(length) for length in report.input_shape)
+    shape = shapes_text(report.input_shapes or (report.input_shape,))
     threads = plural(report.threads, "thread")
     yield Text(f"{', '.join(report.runtimes)}; {threads}, batch {report.batch}, input {shape} of seed {report.seed}")
     yield Text(f"{report.machine.processor}, {plural(report.machine.logical_cores, 'logical core')}")

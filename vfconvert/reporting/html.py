@@ -17,7 +17,7 @@ from vfconvert.reporting.html_samples import sample_view, samples_note
 from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, LatencyReport, TrainingReport
 from vfconvert.reporting.sentences import form_lines, images_lines, latency_notes, notes, parity_lines, whose_images
 from vfconvert.reporting.training import metric_text, training_lines
-from vfconvert.reporting.units import judged_value, mebibytes, milliseconds, percent, ratio, seconds
+from vfconvert.reporting.units import judged_value, mebibytes, milliseconds, percent, ratio, seconds, shapes_text
 
 _UNKNOWN = "-"
 
@@ -162,7 +162,7 @@ def _files(report: ConversionReport) -> list[dict[str, str | None]]:
 
 
 def _environment(report: ConversionReport) -> list[tuple[str, str]]:
-    shape = " x ".join(str(length) for length in report.input_shape)
+    shape = shapes_text(report.input_shapes or (report.input_shape,))
     listed = [("input", shape), ("seed", str(report.seed)), ("device", report.device), *report.versions.items()]
     if report.seconds:
         listed.append(("time", ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items())))

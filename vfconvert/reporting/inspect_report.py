@@ -31,6 +31,7 @@ class InspectReport:
     device: str
     input: FileReport
     input_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...] = ()  # of several inputs; then the one above has the channels of all
     measure: str
     parameters: int
     macs: int

@@ -18,7 +18,7 @@ from vfconvert.reporting.describe import shape_text
 from vfconvert.reporting.inspect_report import InspectReport, saved, smallest
 from vfconvert.reporting.layers import indented
 from vfconvert.reporting.ledger import ledger
-from vfconvert.reporting.units import metric, milliseconds, percent, plural, seconds, small, whole
+from vfconvert.reporting.units import metric, milliseconds, percent, plural, seconds, shapes_text, small, whole
 
 KINDS = ("spatial", "lines", "channel", "both")
 COSTS = {"params": "parameters", "macs": "MACs", "latency": "latency"}
@@ -157,7 +157,7 @@ def _provenance(report: InspectReport, *, verbose: bool) -> Iterator[Text]:
             yield Text(f"Images: {report.images.method}; prepared as: {report.images.preprocessing}")
         if report.seconds:
             yield Text("Time: " + ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items()))
-        shape = " x ".join(str(length) for length in report.input_shape)
+        shape = shapes_text(report.input_shapes or (report.input_shape,))
         versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
         yield Text(f"Seed {report.seed}, device {report.device}, input {shape}; {versions}")
         yield Text(f"Command: {report.command}", no_wrap=True, overflow="ignore")

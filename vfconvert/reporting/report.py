@@ -261,6 +261,7 @@ class ConversionReport:
     device: str
     input: FileReport
     input_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...] = ()  # of several inputs; then the one above has the channels of all
     layers: tuple[LayerRow, ...]
     linears: tuple[LayerRow, ...] = ()  # Linear layers on flattened maps, kept
     before: Size

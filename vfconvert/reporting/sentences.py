@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rich.text import Text
 
 from vfconvert.reporting.report import AgreementReport, ConversionReport, LatencyReport
-from vfconvert.reporting.units import milliseconds, plural, seconds, small, whole
+from vfconvert.reporting.units import milliseconds, plural, seconds, shapes_text, small, whole
 
 
 def whose_images(found: AgreementReport, report: ConversionReport) -> str:
@@ -100,7 +100,7 @@ def provenance_lines(report: ConversionReport) -> Iterator[Text]:
     """Times, seed, device, versions."""
     if report.seconds:
         yield Text("Time: " + ", ".join(f"{stage} {seconds(spent)}" for stage, spent in report.seconds.items()))
-    shape = " x ".join(str(length) for length in report.input_shape)
+    shape = shapes_text(report.input_shapes or (report.input_shape,))
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     yield Text(f"Seed {report.seed}, device {report.device}, input {shape}; {versions}")
     if report.trusted_pickle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 KIB, MIB = 2**10, 2**20
 
@@ -23,6 +24,11 @@ def metric(number: int) -> str:
         return str(number)
     digits = 2 if abs(size) < 9.995 else 1 if abs(size) < 99.95 else 0
     return f"{size:.{digits}f} {unit}"
+
+
+def shapes_text(shapes: Iterable[Sequence[int]]) -> str:
+    """The shape of each input: 3 x 128 x 128 and 3 x 128 x 128."""
+    return " and ".join(" x ".join(map(str, shape)) for shape in shapes)
 
 
 def mebibytes(size: int) -> str:

@@ -69,12 +69,24 @@ def of_one_image(output: Any) -> Any:
 
 
 def main_tensor(output: Any) -> Tensor | None:
-    """What a network is judged by: of named outputs "out" or "logits", else the first floating-point tensor."""
+    """What a network is judged by: of named outputs "out" or "logits", else the first floating-point tensor.
+
+    Of a list of maps of one shape it is the last (see `is_refined`).
+    """
     if isinstance(output, Tensor):
         return output if output.is_floating_point() else None
+    if is_refined(output):
+        return main_tensor(output[-1])
     parts = _parts(output) or {}
     named = [parts[key] for key in _MAIN_KEYS if key in parts]
     return next((found for part in (*named, *parts.values()) if (found := main_tensor(part)) is not None), None)
+
+
+def is_refined(value: Any) -> bool:
+    """Whether an output is a list of maps `(B, C, H, W)` of one shape: an answer refined in steps (optical flow)."""
+    if not isinstance(value, list) or not all(isinstance(part, Tensor) and part.dim() == 4 for part in value):
+        return False
+    return len(value) > 1 and len({part.shape for part in value}) == 1
 
 
 def sizes_of(wanted: Any, *, pixelwise: bool = False) -> dict[str, float | None]:

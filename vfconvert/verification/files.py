@@ -3,7 +3,8 @@
 Every function takes real images `inputs` `(N, C, H, W)`; a batch takes the first of them, where there are too few the
 same again, moved on. `sizes` are further heights and widths, for files that take any: the images are resized to them
 and compared at every batch size too; so they are at the `further` ones, where a file may refuse to run. A file of fixed
-batch size is compared at that size alone. The model and its modes are left as they were.
+batch size is compared at that size alone. Of a network of several inputs (`vfconvert.nn.several_inputs`) the channels
+of `inputs` are those of all, in order. The model and its modes are left as they were.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.exporting.outputs import named_outputs
-from vfconvert.measuring.runtime import onnx_session
+from vfconvert.measuring.runtime import fed, onnx_session
+from vfconvert.nn.several_inputs import Inputs, inputs_of
 from vfconvert.silence import silenced
 from vfconvert.verification.parity import (
     BATCH_SIZES,
@@ -63,7 +65,7 @@ def verify_torchscript(
     `verify_onnx` does.
     """
     cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further))
-    return verify(lambda: _open_torchscript(path), "TorchScript", model, cases)
+    return verify(lambda: _open_torchscript(path, inputs_of(model)), "TorchScript", model, cases)
 
 
 def verify_program(
@@ -81,7 +83,7 @@ def verify_program(
     Raises `ParityError` as `verify_onnx` does.
     """
     cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further))
-    return verify(lambda: _open_program(path), "torch.export", model, cases)
+    return verify(lambda: _open_program(path, inputs_of(model)), "torch.export", model, cases)
 
 
 def open_onnx(path: Path) -> OpenFile:
@@ -93,7 +95,7 @@ def open_onnx(path: Path) -> OpenFile:
     names = [output.name for output in session.get_outputs()]
 
     def run(images: Tensor) -> list[tuple[str, Tensor]]:
-        arrays = session.run(names, {given.name: images.detach().cpu().numpy()})
+        arrays = session.run(names, fed(session, images))
         return list(zip(names, map(torch.from_numpy, arrays), strict=True))
 
     batch = given.shape[0]
@@ -105,27 +107,28 @@ def open_onnx(path: Path) -> OpenFile:
     )
 
 
-def _open_torchscript(path: Path) -> OpenFile:
+def _open_torchscript(path: Path, inputs: Inputs | None) -> OpenFile:
     with silenced():
         module = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
-    return _torch_file("torch.jit", module, None)
+    return _torch_file("torch.jit", module, None, inputs)
 
 
-def _open_program(path: Path) -> OpenFile:
+def _open_program(path: Path, inputs: Inputs | None) -> OpenFile:
     with silenced():
         program = torch.export.load(path)
         module = program.module()
     name = program.graph_signature.user_inputs[0]
     given = next(node for node in program.graph.nodes if node.name == name)
     batch = given.meta["val"].shape[0]
-    return _torch_file("torch.export", module, batch if isinstance(batch, int) else None)
+    return _torch_file("torch.export", module, batch if isinstance(batch, int) else None, inputs)
 
 
-def _torch_file(runtime: str, module: nn.Module, fixed_batch: int | None) -> OpenFile:
+def _torch_file(runtime: str, module: nn.Module, fixed_batch: int | None, inputs: Inputs | None) -> OpenFile:
     device = device_of(module)
 
     def run(images: Tensor) -> list[tuple[str, Tensor]]:
         with torch.no_grad(), silenced():
-            return named_outputs(module(images.clone().to(device)))  # it may write into its input
+            images = images.clone().to(device)  # it may write into its input
+            return named_outputs(module(images) if inputs is None else module(*inputs.split(images)))
 
     return OpenFile(runtime=runtime, version=torch.__version__, fixed_batch=fixed_batch, run=run)

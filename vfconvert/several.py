@@ -1,0 +1,77 @@
+"""How many inputs a network is given, and their shapes: from what the user states, or the images given together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+
+from vfconvert.data.examples import Examples
+from vfconvert.data.foreign import DatasetExamples
+from vfconvert.data.preprocessing import MODES, Preprocessing
+from vfconvert.data.several import SeveralTransform, channels_together
+from vfconvert.data.transforms import TrainTransform
+from vfconvert.errors import InputShapeError
+from vfconvert.nn.several_inputs import Inputs, input_names, positional_names
+from vfconvert.options import ConversionOptions
+
+_AGAIN = "give --input-shape once for each of them, in their order (input_shape=[(C, H, W), …] from Python)"
+
+
+def wanted_inputs(model: nn.Module, options: ConversionOptions, examples: Examples | None = None) -> Inputs | None:
+    """The inputs that the network is to be given, None for one.
+
+    They are those of `--input-shape`; where there is none, and the first of the `examples` holds as many images as the
+    network needs, those of that. Raises `InputShapeError` where that is another number than the network takes, and
+    where inputs differ in height or width.
+    """
+    shapes = options.input_shapes
+    names, needed = positional_names(model)
+    if len({shape[1:] for shape in shapes}) > 1:
+        sizes = " and ".join("x".join(map(str, shape[1:])) for shape in shapes)
+        raise InputShapeError(
+            f"--input-shape: inputs of {sizes}, expected one height and width; give all inputs one size"
+        )
+    channels: tuple[int, ...] | None = tuple(shape[0] for shape in shapes)
+    if not shapes and needed > 1 and isinstance(examples, DatasetExamples):
+        channels = channels_together(examples, needed)
+    count = len(channels or (0,))
+    if needed > 1 and count < needed:
+        raise InputShapeError(
+            f"{type(model).__name__} takes {needed} inputs ({', '.join(names[:needed])}), got "
+            f"{count if shapes else 'no'} --input-shape; {_AGAIN}, or wrap it in a module whose forward takes one "
+            "tensor of images"
+        )
+    if names and count > len(names):
+        raise InputShapeError(
+            f"--input-shape is given {count} times, and {type(model).__name__} takes {len(names)} "
+            f"({', '.join(names)}); give it once for each"
+        )
+    return Inputs(input_names(model, count), channels) if channels and count > 1 else None
+
+
+def several_transform(transform: TrainTransform, inputs: Inputs) -> SeveralTransform:
+    """Each input prepared as `transform` prepares one, in its own channels.
+
+    Mean and standard deviation are for inputs of as many channels. What is no picture (of neither 1 nor 3 channels) has
+    to be given as it goes in.
+    """
+    common = transform.preprocessing
+
+    def of(channels: int) -> Preprocessing:
+        if channels == common.channels or channels not in MODES:
+            return common
+        return Preprocessing(channels=channels, size=common.size, preset=common.preset)
+
+    each = tuple(replace(transform, preprocessing=of(channels)) for channels in inputs.channels)
+    return SeveralTransform(each, inputs.channels)
+
+
+def refuse_targets(options: ConversionOptions) -> None:
+    """Raise `InputShapeError` for what goes with networks of one input alone."""
+    given = [f"--{name.replace('_', '-')}" for name in ("target_data",) if getattr(options, name) is not None]
+    given += ["--scale"] if options.training.scale is not None else []
+    if given:
+        raise InputShapeError(
+            f"{given[0]} goes with networks of one input, and this one is given several; leave it out"
+        )
