@@ -64,8 +64,10 @@ def test_precision_and_modes_are_kept(original: Small, student: nn.Module, tmp_p
 
 
 def test_package_loads_torch_on_first_use_only() -> None:
-    code = "import sys, vfconvert; print('torch' in sys.modules, vfconvert.__all__)"
+    code = "import sys, vfconvert; print('torch' in sys.modules, *vfconvert.__all__)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert ran.stdout == "False ['Conversion', '__version__', 'convert', 'load']\n"
+    first, *names = ran.stdout.split()
+    assert first == "False"
+    assert {"convert", "load", "inspect", "batch"} <= set(names)
     with pytest.raises(AttributeError, match="has no attribute 'save'"):
         vfconvert.save  # noqa: B018
