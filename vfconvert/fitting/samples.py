@@ -72,9 +72,9 @@ def layer_moments(
     sums: list[MomentSum | SampleSum] = []
     for sample in (each for whole in samples for each in _of_few_rows(whole)):
         height, width = sample.targets.shape[2:]
-        rows_of_image = len(sample.targets) / sample.images if sample.images else 1
-        count = min(height * width, math.ceil(wanted / images / max(1, rows_of_image)))
-        if not sums and (unfolded > _DENSE or images * count <= min(unfolded // 2, _MOST_KEPT)):
+        rows_of_image = max(1, len(sample.targets) / sample.images) if sample.images else 1
+        count = min(height * width, math.ceil(wanted / images / rows_of_image))
+        if not sums and (unfolded > _DENSE or images * count * rows_of_image <= min(unfolded // 2, _MOST_KEPT)):
             sums.extend(SampleSum(_MOST_KEPT) for _ in range(geometry.groups))
         elif not sums:
             sums.extend(
