@@ -85,3 +85,12 @@ def test_many_regions_of_an_image_give_as_many_samples_as_one_map(monkeypatch: p
     (alike,) = layer_moments(layer, iter([Sample(regions, targets, images=10)]), 10, generator)
     assert alike.count == some.count
     assert (alike.covariance - every.covariance).abs().max() > 0.015
+
+
+def test_few_images_of_many_regions_are_many_samples() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Conv2d(16, 2, 3, padding=1)
+    regions = torch.rand(2_000, 16, 7, 7, generator=generator)
+    (found,) = layer_moments(layer, iter([Sample(regions, layer(regions).detach(), images=2)]), 2, generator)
+    assert isinstance(found.covariance, Tensor)  # of all samples, and not 4,096 of them in its place
+    assert found.count == 17 * 2_000
