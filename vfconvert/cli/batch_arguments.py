@@ -12,7 +12,6 @@ from click.core import ParameterSource
 from vfconvert.cli.convert import convert, options_of
 from vfconvert.cli.recipe import is_stated, keys_of
 from vfconvert.errors import VfconvertError
-from vfconvert.gating import check_gates
 
 if TYPE_CHECKING:
     from vfconvert.batching.items import Item
@@ -58,6 +57,8 @@ def wrong_items(items: Sequence[Item]) -> list[str]:
 
 
 def _wrong(item: Item, where: str) -> Iterator[str]:
+    from vfconvert.gating import check_gates  # which takes torch
+
     recipe = () if item.config is None else ("--config", str(item.config))
     try:
         with convert.make_context("vfconvert", [*item.arguments, *recipe, "--", str(item.model)]) as context:
