@@ -86,13 +86,13 @@ def outcome_of(
     architecture: str, *, dry_run: bool = False, arguments: Mapping[str, object] = MappingProxyType({})
 ) -> Outcome:
     """Build it, give it weights and the smallest input, and convert it."""
+    torch.manual_seed(0)
     try:
         model = build_architecture(architecture, arguments).eval()
     except VfconvertError as error:
         return Outcome("refused", f"{type(error).__name__}: {error}")
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
         return Outcome("no Conv2d")
-    torch.manual_seed(0)
     shapes = smallest_inputs(model)
     if shapes is None:
         return Outcome("refused", "no input of one or two tensors of images was found that the network takes")
