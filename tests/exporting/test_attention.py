@@ -55,6 +55,30 @@ def test_the_file_attends_as_the_network(tmp_path, dimensions, mask, opset):
         assert (unmasked - expected).abs().max() > 1e-3
 
 
+WEIGHTS = 3 * torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(2))
+MASKS = {
+    "a row for all": (4, WEIGHTS[:, :1]),
+    "a row for all, of truths": (4, WEIGHTS[:1, :1] > 0),
+    "a row for all, in five dimensions": (5, WEIGHTS[:, None, :1, :4]),
+    "keys alone": (5, WEIGHTS[0, 0, :4]),
+    "more dimensions than there are": (3, WEIGHTS.new_ones(1, 1, 16, 16).tril()),
+}
+
+
+@pytest.mark.parametrize("opset", [18, 23])
+@pytest.mark.parametrize("case", MASKS)
+def test_masks_that_are_less_than_whole_get_into_files(tmp_path, case, opset):
+    dimensions, mask = MASKS[case]
+    model = Attending(dimensions, None).eval()
+    with torch.no_grad():
+        unmasked = model(IMAGES)
+        model.mask = mask
+        expected = model(IMAGES)
+    export_onnx(model, IMAGES[:1], tmp_path / "a.onnx", metadata={}, opset=opset)
+    torch.testing.assert_close(run(tmp_path / "a.onnx", IMAGES), expected, rtol=1e-4, atol=1e-5)
+    assert (unmasked - expected).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("mask", [None, torch.float32, torch.bool], ids=["no mask", "float mask", "bool mask"])
 @pytest.mark.parametrize("dimensions", SHAPES)
 def test_the_file_of_a_detector_attends_as_the_network(tmp_path, dimensions, mask):

@@ -113,12 +113,12 @@ def test_fewer_images_at_a_time_let_go_of_what_was_kept_of_more():
     for size in (4, 2):
         found = [sample.targets for sample in samples.of("head.0", size)]
         torch.testing.assert_close(torch.cat(found), torch.cat([s.targets for s in samples.of("head.0", size)]))
-    assert {size for _, size in passes._batches} == {2, 1}
+    assert {size for size, _ in passes._batches} == {2}
     assert passes._held == 4 * 5 * 4 * 36 * 4
 
 
 class Taps(nn.Module):
-    """`kind` says what its body leaves behind besides its result."""
+    """`kind` says what its body leaves behind besides its result, or where it writes later."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
@@ -128,26 +128,72 @@ class Taps(nn.Module):
             self.body.conv.register_forward_hook(lambda module, inputs, output: vars(self).update(seen=output))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
-        behind = {"attribute": lambda: self.body.seen, "hook": lambda: self.seen, "input": lambda: x}
-        return self.last(y + behind[self.body.kind]().mean((1, 2, 3), keepdim=True))
+        y, behind = self.body(x), x
+        if self.body.kind == "hook":
+            behind = self.seen
+        elif self.body.kind == "result that is the input":
+            written, y = y
+            written.add_(1)
+        elif self.body.kind == "result given twice":
+            y, behind = y
+            y.add_(1)
+        elif self.body.kind != "input":
+            behind = self.body.left()
+        return self.last(y + behind.mean((1, 2, 3), keepdim=True))
 
 
 class Body(nn.Module):
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind, self.conv = kind, nn.Conv2d(3, 4, 3, padding=1)
+        self.register_buffer("kept", torch.zeros(2, 4, 6, 6))
+        self.seen, self.listed, self.named, self.object = None, [None], {"deep": [None]}, Holder()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         y = self.conv(x)
         if self.kind == "attribute":
             self.seen = y
-        if self.kind == "input":
+        elif self.kind == "input":
             x.add_(1)
+        elif self.kind == "buffer":
+            self.kept = y
+        elif self.kind == "written buffer":
+            self.kept[: len(y)] = y
+        elif self.kind == "list":
+            self.listed[0] = y
+        elif self.kind == "list in a dictionary":
+            self.named["deep"][0] = y
+        elif self.kind == "object":
+            self.object.seen = y
+        elif self.kind == "result that is the input":
+            return x, y
+        elif self.kind == "result given twice":
+            return y, y
         return y
 
+    def left(self) -> Tensor:
+        """What the last call has left behind."""
+        return {
+            "attribute": self.seen,
+            "buffer": self.kept,
+            "written buffer": self.kept[:1],
+            "list": self.listed[0],
+            "list in a dictionary": self.named["deep"][0],
+            "object": self.object.seen,
+        }[self.kind]
 
-@pytest.mark.parametrize("kind", ["attribute", "hook", "input"])
+
+class Holder:
+    seen: Tensor | None = None
+
+
+KINDS = (
+    *("attribute", "hook", "input", "buffer", "written buffer", "list", "list in a dictionary", "object"),
+    *("result that is the input", "result given twice"),
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_what_leaves_more_behind_than_a_result_is_computed_every_time(kind):
     network = Taps(kind).eval()
@@ -159,6 +205,75 @@ def test_what_leaves_more_behind_than_a_result_is_computed_every_time(kind):
     expected = torch.cat([network(images.clone()) for images in IMAGES.split(2)])
     for each in found:
         torch.testing.assert_close(each, expected, rtol=0, atol=0)
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.last = nn.Sequential(nn.Conv2d(3, 4, 1), Noise()), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(x))
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.rand_like(x)
+
+
+@torch.no_grad()
+def test_what_draws_random_numbers_draws_others_in_every_pass():
+    passes = Passes(Noisy().eval())
+    one, other = (list(WholePassSamples(passes, passes, IMAGES).of("last", 5)) for _ in range(2))
+    assert not torch.equal(one[0].inputs, other[0].inputs)
+    assert [name for batch in passes._batches.values() for name, _ in batch] == ["body.0"]
+
+
+class Inferring(Levels):
+    """Tensors that it computes do not tell whether they were written into."""
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return super().forward(x + 0)
+
+
+@torch.no_grad()
+def test_a_network_in_inference_mode_is_computed_every_time():
+    network = Inferring().eval()
+    passes = Passes(network)
+    for _ in range(2):
+        (sample,) = WholePassSamples(passes, passes, IMAGES).of("head.0", 5)
+        torch.testing.assert_close(sample.targets.relu(), network(IMAGES)["coarse"])
+    assert passes._held == 0
+
+
+def test_what_is_kept_holds_on_to_no_gradients():
+    teacher, _ = networks()
+    passes = Passes(teacher)
+    assert not entry_of(passes, "trunk.second", IMAGES, 2).requires_grad
+    kept = [output.value for batch in passes._batches.values() for output in batch.values()]
+    assert len(kept) == 3
+    assert not any(value.requires_grad for value in kept)
+
+
+@torch.no_grad()
+def test_what_is_kept_of_other_batches_makes_room_where_there_is_none():
+    teacher, _ = networks()
+    one_trunk = 2 * 5 * 4 * 36 * 4
+    passes = Passes(teacher, most_bytes=one_trunk)
+    list(WholePassSamples(passes, passes, IMAGES).of("neck", 4))
+    twice = WholePassSamples(passes, passes, IMAGES, {"neck": 2})
+    expected = [
+        sample.targets for sample in WholePassSamples(*[Forgetful(teacher)] * 2, IMAGES, twice.calls).of("neck", 4)
+    ]
+    list(twice.of("neck", 4))
+    Counted.runs = 0
+    found = [sample.targets for sample in twice.of("neck", 4)]
+    assert Counted.runs == 3 * 2  # the calls of the neck alone
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert passes._held <= one_trunk
+    assert passes._most == one_trunk  # no memory has run out
 
 
 @torch.no_grad()

@@ -16,11 +16,13 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
 from vfconvert.analysis.tracing import graph_of, written_inputs
-from vfconvert.analysis.writing import writes
+from vfconvert.analysis.writing import writes, written
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import part_of
 
 Environment = dict[fx.Node, Any]
+Read = tuple[fx.Node, fx.Node | None]
+"""A value as the second node reads it, since operators may have written into it; None: as it was computed."""
 
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -30,7 +32,8 @@ _PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
 class Segment:
     """A piece of the graph with one tensor going in and one coming out, its `nodes` in order.
 
-    The network's input may be read anywhere (a global skip). The exit of the last piece is the output node.
+    The network's input may be read anywhere (a global skip), unless something writes into it. The exit of the last
+    piece is the output node.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -142,14 +145,26 @@ def run_nodes(
     return environment
 
 
-def needed_for(target: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
-    """Those of `nodes` that the values of `target` depend on, in order."""
-    inside, needed, waiting = set(nodes), set[fx.Node](), list(target)
+def needed_for(root: nn.Module, reads: Iterable[Read], nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+    """Those of `nodes` that the values of `reads` depend on, in order.
+
+    Among them are operators that write into a value before it is read, also where nobody reads their own result.
+    """
+    place, waiting, until = {node: index for index, node in enumerate(nodes)}, list[fx.Node](), 0
+    for node, reader in reads:
+        waiting.append(node)
+        until = max(until, place.get(node if reader is None else reader, len(nodes)))
+    writing = [node for node in nodes[:until] if node.all_input_nodes and writes(root, node)]
+    needed = set[fx.Node]()
+    known = set(waiting)
     while waiting:
         node = waiting.pop()
-        if node in inside and node not in needed:
+        known.update(node.all_input_nodes)
+        if node in place and node not in needed:
             needed.add(node)
             waiting.extend(node.all_input_nodes)
+        if not waiting:
+            waiting = [node for node in writing if node not in needed and not known.isdisjoint(written(root, node))]
     return tuple(node for node in nodes if node in needed)
 
 
@@ -258,6 +273,8 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
     nodes = [node for node in graph.nodes if node is not entry and node not in set(constants)]
     index = {node: position for position, node in enumerate(nodes)}
     last_use = {node: max((index[user] for user in node.users), default=-1) for node in nodes}
+    if any(entry in written(model, node) for node in nodes if node.all_input_nodes and writes(model, node)):
+        last_use[entry] = max((index.get(user, -1) for user in entry.users), default=-1)  # other pieces read the images
     last_call = {str(node.target): index[node] for node in nodes if _computes(model, node)}
     reach = 0  # the last call of all layers so far
     piece: list[fx.Node] = []

@@ -47,6 +47,8 @@ def _attended(
 ) -> Tensor:
     """`(…, L, E)`, `(…, S, E)`, `(…, S, V)` and a mask `(…, L, S)` -> `(…, L, V)`; torch names its arguments so."""
     given = (query, key, value)
+    if attn_mask is not None:
+        attn_mask = _whole(attn_mask, query.shape[-2], key.shape[-2])
     if all(tensor.dim() == 4 for tensor in given):
         return attend(*given, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
     if enable_gqa:  # the heads, last of the leading dimensions, share keys and values
@@ -58,6 +60,20 @@ def _attended(
     def merged(tensor: Tensor) -> Tensor:
         return tensor.expand(*leading, -1, -1).reshape(-1, last, *tensor.shape[-2:])
 
-    mask = merged(attn_mask) if attn_mask is not None and attn_mask.dim() > 2 else attn_mask
+    mask = attn_mask
+    while mask is not None and mask.dim() > len(leading) + 2 and mask.shape[0] == 1:
+        mask = mask.squeeze(0)
+    mask = merged(mask) if mask is not None and mask.dim() > 2 else mask
     output = attend(merged(query), merged(key), merged(value), mask, dropout_p, is_causal, scale=scale)
     return output.reshape(*leading, *output.shape[-2:])
+
+
+def _whole(mask: Tensor, queries: int, keys: int) -> Tensor:
+    """A mask of one row or column for all, in full, since ONNX Runtime's own attention (opset 23) takes no other."""
+    if mask.dim() < 2:
+        mask = mask.unsqueeze(0)
+    ends = [
+        size if isinstance(own, int) and own == 1 else -1
+        for own, size in zip(mask.shape[-2:], (queries, keys), strict=True)
+    ]
+    return mask.expand(*mask.shape[:-2], *ends) if ends != [-1, -1] else mask

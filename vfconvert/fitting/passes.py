@@ -2,16 +2,19 @@
 
 Layers of an untraced network are fitted one after the other, each from a pass as far as the layer. What runs before the
 first layer that is still to be fitted gives the same for the same images in every later pass: the outputs of those
-submodules are kept, and handed out in place of a computation. Of nested submodules the outermost is kept.
+submodules are kept, and handed out in place of a computation. Of nested submodules the outermost is kept. A call that
+leaves more behind than its result, or draws random numbers, is computed every time.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+import operator
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -38,26 +41,31 @@ class Passes:
     def __init__(self, network: nn.Module, pending: Collection[str] = (), most_bytes: int = KEPT_BYTES) -> None:
         self.network = network
         self._pending, self._most = pending, most_bytes
-        self._held, self._size = 0, 0
-        self._batches: dict[tuple[int, int], dict[_Call, _Output]] = {}
+        self._held, self._size, self._batch = 0, 0, 0
+        self._batches: dict[tuple[int, int], dict[_Call, _Output]] = {}  # by images in a batch, and the first of them
 
     def until(self, hook: RemovableHandle, images: Tensor, at: int) -> None:
         """Run on `images` `(B, C, H, W)` as far as `hook`, on a submodule, raises `Reached`; the hook is removed.
 
-        `at` is the number of the first image: where it and `B` are the same, so are the images.
+        `at` is the number of the first image: where it is the same, so are the images, until other ones are `sized`.
         """
         try:
-            with self._keeping((at, len(images))), suppress(Reached):
+            with torch.no_grad(), self._keeping((self._batch, at)), suppress(Reached):
                 self.network(images.clone())
         finally:
             hook.remove()
 
-    def sized(self, size: int) -> None:
-        """So many images at a time from here on. Where these are fewer, memory has run out, and less is kept."""
+    def sized(self, size: int, calls: int = 1) -> int:
+        """There is memory for so many images at a time from here on, fewer in a pass for a layer of several calls.
+
+        Returns how many. Where `size` falls, memory has run out, and less is kept. What was kept of passes of more or
+        fewer images stays while there is room, since other layers may be seen in such passes again.
+        """
         if size != self._size:
             self._batches.clear()
             self._held, self._most = 0, self._most // 4 if size < self._size else self._most
-        self._size = size
+        self._size, self._batch = size, max(1, size // calls)
+        return self._batch
 
     @contextmanager
     def _keeping(self, batch: tuple[int, int]) -> Iterator[None]:
@@ -81,10 +89,14 @@ class Passes:
         if kept is not None and not current.changed:
             current.calls.update(kept.inner)
             return _copied(kept.value)
-        before, calls = _state(module, (given, named)), Counter(current.calls)
+        if current.changed:
+            return forward(*given, **named)
+        before, calls = _State.of(module, (given, named)), Counter(current.calls)
         result = forward(*given, **named)
-        if not current.changed and _is_plain(result) and _same(before, _state(module, (given, named))):
-            self._keep(current, call, result, current.calls - calls)
+        if not current.changed and _may_be_kept(result, given, named):
+            after = _State.of(module, (given, named))
+            if after.equals(before):
+                self._keep(current, call, result, current.calls - calls)
         return result
 
     def _keep(self, current: _Pass, call: _Call, result: Any, inner: Counter[str]) -> None:
@@ -92,11 +104,17 @@ class Passes:
         within = [(name, turn) for name, turn in current.kept if last[name] - inner[name] <= turn < last[name]]
         more = _bytes(result) - sum(_bytes(current.kept[each].value) for each in within)
         if self._held + more > self._most:
+            self._let_go_of_other_batches()
+        if self._held + more > self._most:
             return
         for each in within:
             del current.kept[each]
         self._held += more
         current.kept[call] = _Output(_copied(result), inner)
+
+    def _let_go_of_other_batches(self) -> None:
+        for batch in [batch for batch in self._batches if batch[0] != self._batch]:
+            self._held -= sum(_bytes(output.value) for output in self._batches.pop(batch).values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,21 +156,65 @@ def _restore(module: nn.Module, forward: Any) -> None:
         module.forward = forward
 
 
-def _state(module: nn.Module, given: object) -> list[object]:
-    """By this a call is known that leaves more behind than its result: attributes, or changed inputs."""
-    inputs = [leaf._version for leaf in tree_leaves(given) if isinstance(leaf, Tensor)]
-    attributes = [value for each in module.modules() for value in vars(each).values()]
-    sizes = [len(value) for value in attributes if isinstance(value, (dict, list, set))]
-    return [tuple(inputs), tuple(sizes), *attributes]
+@dataclass(frozen=True, eq=False)
+class _State:
+    """By this a call is known that leaves more behind than its result: attributes, buffers, changed inputs.
+
+    `held` is all that the attributes of a module and of its submodules lead to, `versions` how often each tensor has
+    been written into (None where that is not known), `chance` the states of torch's random numbers.
+    """
+
+    held: list[object]
+    versions: list[int | None]
+    chance: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, module: nn.Module, given: object) -> _State:
+        held = [item for each in module.modules() for item in _led_to(vars(each), _LEVELS)]
+        tensors = [each for each in (*tree_leaves(given), *held) if isinstance(each, Tensor)]
+        chance = [torch.get_rng_state()]
+        if any(tensor.is_cuda for tensor in tensors):
+            chance.append(torch.cuda.get_rng_state())
+        return cls(held, [_version(tensor) for tensor in tensors], tuple(each.numpy().tobytes() for each in chance))
+
+    def equals(self, other: _State) -> bool:
+        same = None not in self.versions and self.versions == other.versions and self.chance == other.chance
+        return same and len(self.held) == len(other.held) and all(map(operator.is_, self.held, other.held))
 
 
-def _same(before: list[object], after: list[object]) -> bool:
-    changing = before[:2] == after[:2] and len(before) == len(after)
-    return changing and all(one is other for one, other in zip(before[2:], after[2:], strict=True))
+_LEVELS = 3  # of what attributes hold: a list in a dictionary of a module
 
 
-def _is_plain(result: object) -> bool:
-    return all(isinstance(leaf, Tensor | int | float | str | None) for leaf in tree_leaves(result))
+def _led_to(value: object, levels: int) -> Iterator[object]:
+    """What containers and plain objects hold."""
+    inner: Iterable[object] = ()
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list | tuple | set | deque):
+        inner = value
+    elif not isinstance(value, nn.Module | Tensor | type | ModuleType) and hasattr(value, "__dict__"):
+        inner = vars(value).values()
+    for each in inner:
+        yield each
+        if levels > 1:
+            yield from _led_to(each, levels - 1)
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
+
+
+def _may_be_kept(result: object, *given: object) -> bool:
+    """Whether copies of the result do the same: what is written into it later must not be read elsewhere."""
+    leaves = tree_leaves(result)
+    made, read = ([leaf for leaf in each if isinstance(leaf, Tensor)] for each in (leaves, tree_leaves(given)))
+    if not all(isinstance(leaf, Tensor | int | float | str | None) for leaf in leaves):
+        return False
+    if any(tensor.layout != torch.strided for tensor in (*made, *read)):
+        return False
+    memory = [leaf.untyped_storage().data_ptr() for leaf in made]
+    shared = {leaf.untyped_storage().data_ptr() for leaf in read}.intersection(memory) or len(set(memory)) < len(memory)
+    return not shared and not any(leaf.requires_grad for leaf in made)
 
 
 def _copied(result: Any) -> Any:

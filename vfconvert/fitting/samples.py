@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from vfconvert.analysis.graph import Environment, Network, Segment, needed_for, run_nodes
+from vfconvert.analysis.graph import Environment, Network, Read, Segment, needed_for, run_nodes
+from vfconvert.analysis.writing import writes
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import slope
 from vfconvert.ops.moments import Moments, MomentSum, SampleSum, patches
@@ -131,46 +132,52 @@ class SegmentSamples:
         norm_name = self.network.following_norm.get(str(calls[0].target))
         skips = [self._skip(node, norm_name) for node in calls]
         joined = [skip for skip in skips if skip is not None]
+        inputs: list[Read] = [(node.all_input_nodes[0], node) for node in calls]
+        outputs: list[Read] = [(node, None) for node in calls]
         for start in range(0, len(self.images), size):
             at = slice(start, start + size)
-            again = len(calls) > 1  # what runs between two calls may write into what the first has read or given
-            sources = [node.all_input_nodes[0] for node in calls]
             if self.student is self.teacher:
-                wanted = [*sources, *calls, *joined]
-                student = teacher = self._run(self.teacher, self.teacher_entry, wanted, at, copied=again)
+                student = teacher = self._run(self.teacher, self.teacher_entry, [*inputs, *outputs, *joined], at)
             else:
-                student = self._run(self.student, self.student_entry, [*sources, *joined], at, copied=again)
-                teacher = self._run(self.teacher, self.teacher_entry, [*calls, *joined], at, copied=again)
-            positions = sum(teacher[node].shape[2:].numel() for node in calls) if again else None
-            for node, source, skip in zip(calls, sources, skips, strict=True):
-                targets = teacher[node]
+                student = self._run(self.student, self.student_entry, [*inputs, *joined], at)
+                teacher = self._run(self.teacher, self.teacher_entry, [*outputs, *joined], at)
+            positions = sum(teacher[each].shape[2:].numel() for each in outputs) if len(calls) > 1 else None
+            for given, output, skip in zip(inputs, outputs, skips, strict=True):
+                targets = teacher[output]
                 if skip is not None and teacher[skip].shape == targets.shape:
                     correction = teacher[skip] - student[skip]
                     targets = targets + _in_units_of(self.teacher, norm_name, correction)
-                yield Sample(inputs=student[source], targets=targets, positions=positions)
+                yield Sample(inputs=student[given], targets=targets, positions=positions)
 
-    def _skip(self, node: fx.Node, norm_name: str | None) -> fx.Node | None:
+    def _skip(self, node: fx.Node, norm_name: str | None) -> Read | None:
         """What is added to the output of a call, or of the norm that follows; None where nothing is."""
         last = next(iter(node.users)) if norm_name else node
         partner = self.network.residual_partner(last, self.student) if self.residual_targets else None
-        return partner[1] if partner is not None else None
+        return (partner[1], next(iter(partner[0].users))) if partner is not None else None
 
-    def _run(self, root: nn.Module, entry: Boundary, wanted: list[fx.Node], at: slice, *, copied: bool) -> Environment:
-        """The wanted values; `copied` as they were when they were computed, whatever has written into them since."""
+    def _run(self, root: nn.Module, entry: Boundary, wanted: Sequence[Read], at: slice) -> dict[Read, Tensor]:
+        """The wanted values as they are when they are read, whatever writes into them before or after."""
         device = next(root.parameters()).device
         environment: Environment = {self.segment.entry: entry[at].to(device)}
         if self.segment.entry is not self.network.source:
             environment[self.network.source] = self.images[at].clone().to(device)
-        needed = needed_for(wanted, self.segment.nodes)
-        if not copied:
-            return run_nodes(root, needed, environment, keep=wanted)
-        found = {node: environment[node].clone() for node in wanted if node in environment}
+        needed = needed_for(root, wanted, self.segment.nodes)
+        place = {node: index for index, node in enumerate(self.segment.nodes)}
+        last_writer = max((place[node] for node in needed if writes(root, node)), default=-1)
+        after: dict[fx.Node | None, list[Read]] = {}  # the last of the needed nodes before each is read
+        for node, reader in wanted:
+            end = place.get(reader, len(place)) if reader is not None else place[node] + 1
+            last = next((before for before in reversed(needed) if place[before] < end), None)
+            after.setdefault(last, []).append((node, reader))
+        found: dict[Read, Tensor] = {}
 
-        def note(node: fx.Node, value: Tensor) -> None:
-            if node in wanted:
-                found[node] = value.clone()
+        def note(ran: fx.Node | None, value: object = None) -> None:
+            for each in after.get(ran, ()):
+                read = environment[each[0]]
+                found[each] = read.clone() if ran is None or place[ran] < last_writer else read
 
-        run_nodes(root, needed, environment, keep=(), after=note)
+        note(None)
+        run_nodes(root, needed, environment, keep=[node for node, _ in wanted], after=note)
         return found
 
 

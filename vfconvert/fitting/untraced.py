@@ -35,10 +35,9 @@ class WholePassSamples:
 
         In the student's passes the layer itself is still the old one.
         """
-        self.teacher.sized(batch)
-        self.student.sized(batch)
         calls = max(1, self.calls.get(name, 1))
-        batch = max(1, batch // calls)
+        self.student.sized(batch, calls)
+        batch = self.teacher.sized(batch, calls)
         device = next(self.student.network.parameters()).device
         for at in range(0, len(self.images), batch):
             images = self.images[at : at + batch].to(device)

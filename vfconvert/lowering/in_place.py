@@ -6,15 +6,10 @@ itself reads what it has overwritten.
 
 from __future__ import annotations
 
-import operator
-
-from torch import fx, nn
+from torch import nn
 
 from vfconvert.analysis.graph import Network
-from vfconvert.analysis.writing import writes
-
-_ALIASING_MODULES = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten)
-_ALIASING_METHODS = frozenset(["contiguous", "view", "reshape", "flatten", "squeeze", "unsqueeze", "permute", "chunk"])
+from vfconvert.analysis.writing import writes, written
 
 
 def written_and_read_again(model: nn.Module, network: Network) -> bool:
@@ -25,21 +20,9 @@ def written_and_read_again(model: nn.Module, network: Network) -> bool:
             continue
         if not node.users:
             return True
-        chain, written = {node}, node.all_input_nodes[0]
-        while True:
-            if any(place[user] > place[node] for user in written.users if user not in chain):
+        chain = {node}
+        for overwritten in written(model, node):
+            if any(place[user] > place[node] for user in overwritten.users if user not in chain):
                 return True
-            if not (_aliases(model, written) or writes(model, written)) or not written.all_input_nodes:
-                break
-            chain.add(written)
-            written = written.all_input_nodes[0]
+            chain.add(overwritten)
     return False
-
-
-def _aliases(model: nn.Module, node: fx.Node) -> bool:
-    """Whether a tensor may be the same memory as its input."""
-    if node.op == "call_module":
-        return isinstance(model.get_submodule(str(node.target)), _ALIASING_MODULES)
-    if node.op == "call_function":
-        return node.target is operator.getitem or getattr(node.target, "__name__", "") in _ALIASING_METHODS
-    return node.op == "call_method" and node.target in _ALIASING_METHODS
