@@ -35,6 +35,7 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"options": {"spatial": 3}}, TypeError, "options: spatial: got 3, expected True or False"),
         ({"options": {"windows": True}}, TypeError, "options: windows: got True, expected a value"),
         ({"options": {"windows": [2, 3]}}, TypeError, r"options: windows: got \[2, 3\], expected a value, or several"),
+        ({"options": {"mean": [(0.5, 0.5)]}}, TypeError, r"options: mean: got \[\(0.5, 0.5\)\], expected a value, or"),
         ({"options": {"data": object()}}, TypeError, "options: data: got <object object at .*>, expected a value"),
         ({"models": {"model": "a.pt", "options": {"spatal": 1}}}, TypeError, "model 1: options: got 'spatal'"),
         ({"config": 3}, TypeError, "config: got 3, expected a path or None"),
@@ -88,6 +89,21 @@ def test_a_batch_may_run_code_that_its_own_options_allow(tmp_path: Path, monkeyp
     monkeypatch.setattr("vfconvert.batching.running.run_batch", run_batch)
     vfconvert.batch("a.pt", tmp_path, options={**SPATIAL, "arch": "own.py:build", "trust_pickle": True})
     assert started[0].arguments == ("--spatial", "--arch", "own.py:build", "--trust-pickle")
+
+
+@pytest.mark.parametrize(
+    ("value", "shapes"),
+    [
+        ([(3, 16, 16), (1, 16, 16)], ["3,16,16", "1,16,16"]),
+        (((3, 16, 16), "1,16,16"), ["3,16,16", "1,16,16"]),
+        ([[3, 16, 16]], ["3,16,16"]),
+        ((3, 16, 16), ["3,16,16"]),
+        ("3,16,16", ["3,16,16"]),
+    ],
+)
+def test_the_shapes_of_several_inputs_are_given_as_to_a_conversion(value: Any, shapes: list[str]) -> None:
+    words = [word for shape in shapes for word in ("--input-shape", shape)]
+    assert list(arguments_of({"input_shape": value}, "f()")) == words
 
 
 def test_every_option_has_its_key() -> None:

@@ -126,6 +126,8 @@ def test_options_are_timed_where_that_is_asked_for(images: Tensor) -> None:
     ("settings", "error", "said"),
     [
         ({"epochs": 2}, TypeError, r"^inspect\(\) has no setting 'epochs'; vfconvert\.convert has it$"),
+        ({"targets": {"params": 0.5}}, TypeError, r"no setting 'targets'; Inspection\.plan chooses by it$"),
+        ({"layers": {"2": "keep"}}, TypeError, r"no setting 'layers'; NetworkPlan\.changed decides by it$"),
         ({"crop": "lines"}, TypeError, r"^inspect\(\) has no setting 'crop'; the nearest is 'crops'$"),
         ({"crops": "lines"}, ValueError, r"^inspect\(\): crops says nothing without spatial"),
         ({"measure": 1}, TypeError, r"^inspect\(\): measure: got 1, expected True or False$"),

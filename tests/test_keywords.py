@@ -63,7 +63,12 @@ def test_values_are_read(name: str, value: object, found: object) -> None:
         ("size", 8.5, TypeError, "got 8.5, expected one side"),
         ("mean", "half", ValueError, "got 'half', expected numbers like (0.485, 0.456, 0.406) or None"),
         ("mean", torch.ones(2, 20), TypeError, "got tensor([[1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1.,"),
-        ("input_shape", "3,16", ValueError, "got '3,16', expected three numbers (C, H, W) like (3, 224, 224) or None"),
+        (
+            "input_shape",
+            "3,16",
+            ValueError,
+            "got '3,16', expected three numbers (C, H, W) like (3, 224, 224), or such for each input or None",
+        ),
         ("input_shape", 16, TypeError, "got 16, expected three numbers"),
         ("windows", 2.5, TypeError, "got 2.5, expected a whole number"),
         ("windows", True, TypeError, "got True, expected a whole number"),

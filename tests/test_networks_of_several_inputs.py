@@ -1,5 +1,6 @@
 """Networks of several inputs through the whole product: every stage, every format, from Python and the command line."""
 
+import copy
 import json
 import re
 from pathlib import Path
@@ -62,6 +63,16 @@ def test_both_forms_take_the_networks_own_inputs(conversion):
     assert wanted.shape == (3, 1, SIDE, SIDE)
     assert torch.allclose(conversion.inference(*given()), wanted, atol=1e-5)
     assert conversion.inference is not conversion.model
+
+
+def test_the_model_can_be_trained_on(conversion):
+    network = copy.deepcopy(conversion.model)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    network.train()(*given()).square().mean().backward()
+    optimizer.step()
+    before = conversion.model.state_dict()
+    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"of_mask.2.weight", "both.weight", "head.weight"} <= changed
 
 
 def test_layers_have_the_networks_own_names_and_the_report_every_shape(conversion, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.data.examples import Examples, FolderExamples, open_examples
-from vfconvert.data.preprocessing import MODES, Preprocessing
+from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.data.restoration import RestorationTransform
 from vfconvert.data.several import SeveralTransform, in_tuples
 from vfconvert.data.synthetic import synthesise
@@ -22,7 +22,7 @@ from vfconvert.options import ConversionOptions
 from vfconvert.progress import Progress
 from vfconvert.reporting.report import ImagesReport
 from vfconvert.reporting.units import plural
-from vfconvert.several import refuse_targets, several_transform
+from vfconvert.several import prepared_channels, refuse_targets, several_transform
 
 Shape = tuple[int, int, int]
 
@@ -134,7 +134,7 @@ def source_of(
     if whole is not None:
         channels = whole[0]
     if inputs is not None:
-        channels = next((count for count in inputs.channels if count in MODES), 3)
+        channels = prepared_channels(inputs, options)
     size = options.size
     if size is None and options.preset is None and whole is None and None not in stated:
         size = (height, width)

@@ -179,6 +179,6 @@ READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "tuple[int, int]": (_size, "one side like 224, or (height, width)"),
     "tuple[float, ...]": (_numbers, "numbers like (0.485, 0.456, 0.406)"),
     "tuple[float, float]": (_span, "two numbers like (0.5, 1.0)"),
-    "Shape | tuple[Shape, ...]": (_shapes, "three numbers (C, H, W) like (3, 224, 224)"),
+    "Shape | tuple[Shape, ...]": (_shapes, "three numbers (C, H, W) like (3, 224, 224), or such for each input"),
     "Mapping[str, object]": (dict, "a mapping like {'num_classes': 10}"),
 }

@@ -66,12 +66,17 @@ _CHOOSING = ("spatial", "channel", "crops", "linear", "include", "exclude", "inc
 _KEEPING = ("windows", "channel_stride", "plan", "save_plan")
 
 
-def _part_of_convert(name: str, keywords: tuple[str, ...]) -> Call:
+def _part_of_convert(name: str, keywords: tuple[str, ...], **elsewhere: str) -> Call:
     others = {other: "vfconvert.convert has it" for other in (*KEYWORDS, *_NAMED, *_ELSEWHERE) if other not in keywords}
-    return Call(name=name, keywords=keywords, elsewhere=others)
+    return Call(name=name, keywords=keywords, elsewhere=others | elsewhere)
 
 
-INSPECT = _part_of_convert("inspect", (*_CHOOSING, *_READING, *_LOADING, "measure"))
+INSPECT = _part_of_convert(
+    "inspect",
+    (*_CHOOSING, *_READING, *_LOADING, "measure"),
+    targets="Inspection.plan chooses by it",
+    layers="NetworkPlan.changed decides by it",
+)
 PLAN = _part_of_convert("plan", (*_CHOOSING, *_KEEPING, *_READING, *_LOADING))
 
 

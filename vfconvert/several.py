@@ -12,10 +12,11 @@ from vfconvert.data.preprocessing import MODES, Preprocessing
 from vfconvert.data.several import SeveralTransform, channels_together
 from vfconvert.data.transforms import TrainTransform
 from vfconvert.errors import InputShapeError
-from vfconvert.nn.several_inputs import Inputs, input_names, positional_names
+from vfconvert.nn.several_inputs import Inputs, input_names, positional_names, takes_any_number
 from vfconvert.options import ConversionOptions
 
 _AGAIN = "give --input-shape once for each of them, in their order (input_shape=[(C, H, W), …] from Python)"
+_TOGETHER = "data whose items are tuples of as many images, like TensorDataset(first, second)"
 
 
 def wanted_inputs(model: nn.Module, options: ConversionOptions, examples: Examples | None = None) -> Inputs | None:
@@ -39,15 +40,23 @@ def wanted_inputs(model: nn.Module, options: ConversionOptions, examples: Exampl
     if needed > 1 and count < needed:
         raise InputShapeError(
             f"{type(model).__name__} takes {needed} inputs ({', '.join(names[:needed])}), got "
-            f"{count if shapes else 'no'} --input-shape; {_AGAIN}, or wrap it in a module whose forward takes one "
-            "tensor of images"
+            f"{count if shapes else 'no'} --input-shape; {_AGAIN}, or {_TOGETHER}, or wrap it in a module whose "
+            "forward takes one tensor of images"
         )
-    if names and count > len(names):
+    if count > max(1, len(names)) and not takes_any_number(model):
         raise InputShapeError(
             f"--input-shape is given {count} times, and {type(model).__name__} takes {len(names)} "
             f"({', '.join(names)}); give it once for each"
         )
     return Inputs(input_names(model, count), channels) if channels and count > 1 else None
+
+
+def prepared_channels(inputs: Inputs, options: ConversionOptions) -> int:
+    """Channels of the inputs that `--mean`, `--std` and `--preset` are for; of the first picture where none fit."""
+    numbers = options.mean or options.std
+    wanted = 3 if options.preset is not None else len(numbers) if numbers else None
+    pictures = [count for count in inputs.channels if count in MODES]
+    return wanted if wanted in pictures else next(iter(pictures), 3)
 
 
 def several_transform(transform: TrainTransform, inputs: Inputs) -> SeveralTransform:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -69,6 +70,8 @@ FIRST, SECOND = torch.rand(3, 4, 4), torch.rand(1, 4, 4)
         ([FIRST, SECOND], None),
         ((FIRST, SECOND, 3), 3),
         (((FIRST, SECOND), 3), 3),
+        ((FIRST, SECOND, torch.tensor(3)), 3),
+        (((FIRST, SECOND), np.int64(3)), 3),
         (((FIRST, SECOND),), None),
         ((FIRST, SECOND, torch.rand(2, 4, 4), torch.rand(4, 4)), None),
         (torch.cat([FIRST, SECOND]), None),
@@ -93,6 +96,11 @@ def test_items_unlike_the_first_are_refused():
         found.read(2)
     with pytest.raises(UnreadableImageError, match=r"cannot read <list>\[3\]"):
         found.read(3)
+
+
+def test_a_class_below_0_is_refused():
+    with pytest.raises(NoImagesError, match=r"<list>\[0\] is labelled with -1, expected a class from 0"):
+        in_tuples(dataset((FIRST, SECOND, -1)), (3, 1)).read(0)
 
 
 def test_single_images_of_a_dataset_follow_one_another():

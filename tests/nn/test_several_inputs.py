@@ -8,7 +8,9 @@ import torch
 from torch import fx, nn
 
 from tests.several_nets import SIDE, Matting, Warped
+from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.graph import Network, run_nodes, trace
+from vfconvert.errors import InputShapeError
 from vfconvert.nn.several_inputs import (
     Inputs,
     input_names,
@@ -105,6 +107,11 @@ def test_opened_gives_the_network_what_it_takes(network):
     assert whole[0] is IMAGES
     assert shapes_of(joined(network, INPUTS), IMAGES) == ((3, SIDE, SIDE), (1, SIDE, SIDE))
     assert shapes_of(network, IMAGES) == ()
+
+
+def test_inputs_that_are_rejected_are_named_one_by_one(network):
+    with pytest.raises(InputShapeError, match=r"^the network rejects inputs of 2x3x16x16, 2x2x16x16: "):
+        run_once(joined(network, Inputs(("image", "mask"), (3, 2))), torch.cat([IMAGES, IMAGES[:, :1]], 1))
 
 
 def by_pieces(network: nn.Module, found: Network) -> torch.Tensor:

@@ -10,7 +10,7 @@ from tests.reporting.samples import FULL
 from vfconvert.planning import Plan
 from vfconvert.reporting.cautions import warnings_of
 from vfconvert.reporting.describe import Answers, agreement_of
-from vfconvert.reporting.report import AgreementReport
+from vfconvert.reporting.report import AgreementReport, ImagesReport
 
 
 def found(outputs: Tensor, *, class_maps: bool = False) -> AgreementReport:
@@ -19,8 +19,8 @@ def found(outputs: Tensor, *, class_maps: bool = False) -> AgreementReport:
     return agreement_of(Answers(outputs, outputs), images, None, 0, FULL.images, class_maps=class_maps)
 
 
-def said(report: AgreementReport) -> str:
-    return " ".join(warnings_of(Plan(decisions=()), nn.Identity(), None, report, alone=None))
+def said(report: AgreementReport, images: ImagesReport | None = FULL.images) -> str:
+    return " ".join(warnings_of(Plan(decisions=()), nn.Identity(), images, report, alone=None))
 
 
 def test_different_answers_are_counted() -> None:
@@ -38,6 +38,17 @@ def test_one_class_in_all_images_is_told() -> None:
     assert "finds one class in all of 6 images, so that agreement with it tells little" in said(found(logits))
     logits[4, 0] = 9
     assert "tells little" not in said(found(logits))
+
+
+def test_how_images_are_prepared_is_asked_where_it_may_be_said() -> None:
+    report, images = found(torch.ones(6, 3)), FULL.images
+    assert images is not None
+    options = "are they prepared as in training (--preset, or --mean, --std and --size)?"
+    assert options in said(report, images)
+    tensors = said(report, replace(images, preprocessing="none: tensors are taken as they are"))
+    assert tensors.endswith("tells little: are they prepared as in training?")
+    assert "tells little no --data was given" in said(report, replace(images, source="synthetic"))
+    assert said(report, None).endswith("tells little")
 
 
 def test_outputs_that_are_all_the_same_are_told() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.errors import InputShapeError, VfconvertError
+from vfconvert.nn.several_inputs import inputs_of
 
 Example = Tensor | tuple[Any, ...]
 """What the network is called with: one tensor, or a tuple of all its positional arguments."""
@@ -51,9 +52,12 @@ def run_once(model: nn.Module, example: Example) -> Any:
             raise
         except Exception as error:  # what a forward raises on a wrong shape is up to its author
             said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            inputs = inputs_of(model)
+            given = f"an input of {shapes_text(arguments)}"
+            if inputs is not None:
+                given = f"inputs of {shapes_text(inputs.split(arguments[0]))}"
             raise InputShapeError(
-                f"the network rejects an input of {shapes_text(arguments)}: {said}; "
-                "give the shape it takes with --input-shape"
+                f"the network rejects {given}: {said}; give the shape it takes with --input-shape"
             ) from error
 
 

@@ -45,9 +45,9 @@ class Conversion:
     """A converted network.
 
     `model` is the trainable network with its `VersatileConv2d` layers, `inference` the one with shared sums that files
-    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU. `plan` is
-    what became of every layer. `report` has every file that `export` has written, and the gates that `check` has judged
-    since the last of them.
+    are made from (the same where control flow cannot be traced); both are in evaluation mode and on the CPU, and the
+    parameters of `model` require gradients. `plan` is what became of every layer. `report` has every file that `export`
+    has written, and the gates that `check` has judged since the last of them.
     """
 
     model: nn.Module
@@ -248,7 +248,7 @@ def convert(
     if scratch and report.training is not None:
         report = dataclasses.replace(report, training=dataclasses.replace(report.training, folder=""))
     return Conversion(
-        model=separated(delivery.student),
+        model=separated(delivery.student).requires_grad_(),  # it was fitted as a constant
         inference=separated(delivery.inference.model),
         plan=done.plan,
         report=report,

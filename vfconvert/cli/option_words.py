@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from vfconvert.cli.convert import convert
-from vfconvert.cli.recipe import is_flag, keys_of, texts_of, words_of
+from vfconvert.cli.recipe import JOINED, is_flag, keys_of, texts_of, words_of
 from vfconvert.config.document import Entry
 from vfconvert.json_fields import near
 from vfconvert.keyword_values import shown
@@ -46,7 +46,7 @@ def _words(key: str, parameter: click.Parameter, value: Any, where: str) -> Iter
         yield from words_of(key, parameter, "true" if value else "false")
         return
     try:
-        entry = _entry(key, value)
+        entry = _entry(key, parameter, value)
         for text in texts_of(entry, parameter):
             yield from words_of(key, parameter, text)
     except (TypeError, ValueError) as error:
@@ -54,12 +54,20 @@ def _words(key: str, parameter: click.Parameter, value: Any, where: str) -> Iter
         raise TypeError(f"{where}: got {shown(value)}, expected {expected}") from error
 
 
-def _entry(key: str, value: Any) -> Entry:
+def _spelled(key: str, parameter: click.Parameter, value: Any) -> str:
+    """The text of one of several values, which may be a sequence itself where the command line joins it: a shape."""
+    joint = JOINED.get(parameter.type.name) if parameter.multiple else None
+    if joint is not None and isinstance(value, (list, tuple)):
+        return joint.join(_text(key, each) for each in value)
+    return _text(key, value)
+
+
+def _entry(key: str, parameter: click.Parameter, value: Any) -> Entry:
     if isinstance(value, Mapping):
         texts = tuple(_text(key, each) for each in value.values())
         return Entry(key=key, line=0, kind="mapping", texts=texts, names=tuple(_text(key, name) for name in value))
     if isinstance(value, (list, tuple)):
-        return Entry(key=key, line=0, kind="list", texts=tuple(_text(key, each) for each in value))
+        return Entry(key=key, line=0, kind="list", texts=tuple(_spelled(key, parameter, each) for each in value))
     return Entry(key=key, line=0, kind="one", texts=(_text(key, value),))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 RECIPE = "vfconvert.recipe"  # where a context keeps the texts of its recipe, by parameter
 WITHOUT_A_KEY = ("config", "save_config", "help")
 _WORDS = {"true": True, "false": False}
-_JOINED = {"numbers": ",", "shape": ",", "size": "x"}  # types of one value that a list may spell
+JOINED = {"numbers": ",", "shape": ",", "size": "x"}  # types of one value that a list may spell
 _CODE = ("trust_pickle", "trust_data_code")
 _NAMED = ("torchvision:", "timm:")  # networks that are built by no code but these packages' own
 _FETCHING = ("pretrained", "checkpoint", "weights", "cache")  # arguments of theirs that open or fetch files
@@ -156,7 +156,7 @@ def texts_of(entry: Entry, parameter: click.Parameter) -> tuple[str, ...]:
         return entry.texts
     if entry.kind == "mapping" and parameter.multiple and "=" in str(parameter.metavar):
         return tuple(f"{name}={text}" for name, text in zip(entry.names, entry.texts, strict=True))
-    joint = _JOINED.get(parameter.type.name)
+    joint = JOINED.get(parameter.type.name)
     whole = joint is None or any(joint in text for text in entry.texts)  # of several values each is spelled in full
     if entry.kind == "list" and parameter.multiple and whole and entry.texts:
         return entry.texts

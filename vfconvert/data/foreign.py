@@ -75,9 +75,10 @@ class DatasetExamples:
         except Exception as error:  # whatever the code behind it raises
             raise UnreadableImageError(f"cannot read {self.name(index)}: {first_line(error)}") from error
         image = picture(image, self.name(index))
-        return image, label if label is None or isinstance(label, Image.Image) else self._class(index, label)
+        return image, label if label is None or isinstance(label, Image.Image) else self.class_of(index, label)
 
-    def _class(self, index: int, label: object) -> int:
+    def class_of(self, index: int, label: object) -> int:
+        """The class that an item is labelled with. Raises `NoImagesError` where it is none."""
         try:
             number = operator.index(label)  # type: ignore[arg-type]  # numpy's and torch's integers too
         except (TypeError, ValueError):

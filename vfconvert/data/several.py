@@ -7,6 +7,7 @@ is image `i`, image `i + 1` and so on, in the order of names, all of one folder.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -106,7 +107,9 @@ class TogetherExamples:
         images, rest = found
         label = rest[0] if len(rest) == 1 else None
         checked = tuple(picture(image, f"{self.name(index)}, image {place}") for place, image in enumerate(images, 1))
-        return checked, label if isinstance(label, (int, Image.Image)) else None
+        if isinstance(label, Image.Image):
+            return checked, label
+        return checked, self.examples.class_of(index, label) if _is_number(label) else None
 
     def labels(self) -> tuple[int, ...] | None:
         """Those of the dataset, where it knows them."""
@@ -197,6 +200,15 @@ class SeveralTransform:
 
     def _each(self, said: Sequence[str]) -> str:
         return f"each of {len(said)} inputs: {'; or '.join(dict.fromkeys(said))}"
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a whole number, of numpy or torch perhaps."""
+    try:
+        operator.index(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _item(examples: DatasetExamples, index: int) -> Any:

@@ -121,6 +121,15 @@ def positional_names(network: nn.Module) -> tuple[tuple[str, ...], int]:
     return tuple(parameter.name for parameter in positional), needed
 
 
+def takes_any_number(network: nn.Module) -> bool:
+    """Whether a network's forward takes further positional arguments, `*images`; one that does not tell may."""
+    try:
+        parameters = inspect.signature(network.forward).parameters.values()
+    except (TypeError, ValueError):
+        return True
+    return any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+
+
 def input_names(network: nn.Module, count: int) -> tuple[str, ...]:
     """Names of the first `count` inputs, "input_0", "input_1", … where the forward has none for them."""
     known: Sequence[str] = positional_names(network)[0][:count]

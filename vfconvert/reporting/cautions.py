@@ -89,7 +89,7 @@ def warnings_of(
             f"the outputs differ from the original's by {percent(found.relative_error)} of their size: convert fewer "
             "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune it (--epochs)"
         )
-    sentences += _alike(found) if found is not None else ()
+    sentences += _alike(found, images) if found is not None else ()
     if images is not None and images.source == "synthetic":
         sentences.append(
             f"no --data was given: fitted on {images.calibration} synthetic images ({images.method}), and agreement is "
@@ -114,17 +114,18 @@ def warnings_of(
     return tuple(sentences)
 
 
-def _alike(found: AgreementReport) -> tuple[str, ...]:
+def _alike(found: AgreementReport, images: ImagesReport | None) -> tuple[str, ...]:
     """That what agrees is one answer to all images, a sentence or none."""
     if found.distinct != 1 or found.images < _ENOUGH_IMAGES:
         return ()
     where, told = plural(found.images, "image"), "agreement with it tells little"
     if not is_share(found.measure):
         return (f"the original answers {where} alike, so that {told}, and so does the comparison of files",)
-    return (
-        f"the original finds one class in all of {where}, so that {told}: are they prepared as in training (--preset, "
-        "or --mean, --std and --size)?",
-    )
+    asked = ""
+    if images is not None and images.source != "synthetic":
+        given = images.preprocessing.startswith("none")  # what was given as it goes in is prepared elsewhere
+        asked = f": are they prepared as in training{'' if given else ' (--preset, or --mean, --std and --size)'}?"
+    return (f"the original finds one class in all of {where}, so that {told}{asked}",)
 
 
 def _untraced(alone: int, parts: Sequence[str]) -> str:
