@@ -121,8 +121,10 @@ def _called(facts: Facts) -> Reason | None:
     if facts.calls == 0:
         return "never-run", "the network does not call it for this input"
     if facts.calls > 1 and isinstance(facts.module, nn.Linear):
-        said = f"it is called {facts.calls} times in one pass, and each time may read a map of another shape"
-        return "called-repeatedly", said
+        return (
+            "called-repeatedly",
+            f"it is called {facts.calls} times in one pass, and each time may read a map of another shape",
+        )
     return None
 
 
