@@ -80,7 +80,7 @@ def test_needed_nodes_leave_the_rest_out() -> None:
     assert network is not None
     block = network.segments[1]
     conv1 = next(n for n in block.nodes if n.target == "conv1")
-    assert [n.target for n in needed_for([conv1], block.nodes)] == ["conv1"]
+    assert [n.target for n in needed_for(model, [(conv1, None)], block.nodes)] == ["conv1"]
 
 
 def test_trace_of_a_branch_on_values_is_given_up() -> None:
