@@ -1,5 +1,6 @@
 """Examples of several images: in a row, in the items of a dataset, or in one tensor; each prepared alike."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,14 @@ def test_images_of_other_sizes_or_channels_are_refused():
 def test_description_says_how_each_is_prepared():
     assert transform(3, 3).describe().count("RGB") == 1
     assert "luminance" in transform(3, 1).describe()
+
+
+def test_pictures_that_turn_out_damaged_are_unreadable_images():
+    content = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(content, "PNG")
+    whole = content.getvalue()
+    pictures = [[Image.open(io.BytesIO(whole[:length])) for length in (len(whole), end)] for end in (len(whole), 6000)]
+    found = in_tuples(dataset(*map(tuple, pictures)), (3, 3))
+    assert len(found.read(0)[0]) == 2
+    with pytest.raises(UnreadableImageError, match=r"cannot read <list>\[1\]"):
+        found.read(1)

@@ -16,6 +16,10 @@ Example = Tensor | tuple[Any, ...]
 """What the network is called with: one tensor, or a tuple of all its positional arguments."""
 
 
+class Reached(BaseException):
+    """What a pass was for has been seen; no Exception, so that no network takes it for one of its own."""
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Within: evaluation mode, no gradients. After, whatever happens: modes, buffers and random state as before."""

@@ -262,9 +262,7 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
     fitted together.
     """
     entry = _source(graph)
-    constants: list[
-        fx.Node
-    ] = []  # computed anew in every piece: weights, other arguments, sizes and parts of the input
+    constants = list[fx.Node]()  # computed anew in every piece: weights, other arguments, sizes and parts of the input
     for node in graph.nodes:
         of_input = node.all_input_nodes and set(node.all_input_nodes) <= {entry, *constants} and node not in shapes
         anew = of_input or (node.target is part_of and not any(writes(model, user) for user in node.users))

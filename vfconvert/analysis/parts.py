@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vfconvert.analysis.forward import evaluating
+from vfconvert.analysis.forward import Reached, evaluating
 from vfconvert.analysis.graph import Network, trace
 
 _COUNTED = (nn.Conv2d, nn.BatchNorm2d)
@@ -101,9 +101,9 @@ def _input_of(module: nn.Module, model: nn.Module, example: Tensor) -> Tensor | 
 
     def catch(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         found.append(inputs[0].detach().clone())
-        raise _Reached
+        raise Reached
 
-    with suppress(_Reached):
+    with suppress(Reached):
         _run(model, example, [module], catch)
     return found[0] if found else None  # where it is called is decided by chance
 
@@ -116,10 +116,6 @@ def _run(model: nn.Module, example: Tensor, modules: Iterable[nn.Module], hook: 
     finally:
         for each in hooks:
             each.remove()
-
-
-class _Reached(BaseException):
-    """The submodule has been called; no Exception, so that no network takes it for one of its own."""
 
 
 def _may_be_part(module: nn.Module) -> bool:

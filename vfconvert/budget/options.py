@@ -19,8 +19,8 @@ from vfconvert.budget.damage import harms_of
 from vfconvert.budget.sensitivity import BACKWARD_BATCH, sensitivity_of
 from vfconvert.budget.table import OptionTable
 from vfconvert.exporting.outputs import named_outputs
-from vfconvert.fitting.samples import batch_for, usual_batch
-from vfconvert.fitting.untraced import largest_activation
+from vfconvert.fitting.samples import usual_batch
+from vfconvert.fitting.untraced import batch_of_whole
 from vfconvert.planning import Plan
 from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
@@ -74,7 +74,7 @@ def measure_options(
         some = images[: max(_FEWEST_IMAGES, min(len(images), affordable))]
         backward, forward = Portion(BACKWARD_BATCH), Portion(usual_batch(subject.network))
         if subject.network is None:
-            most = batch_for(largest_activation(subject.teacher, images[:1]))
+            most = batch_of_whole(subject.teacher, images)
             backward, forward = Portion(min(BACKWARD_BATCH, most)), Portion(most)
         sensitivity = backward.fitted(
             lambda batch: sensitivity_of(

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torchvision import datasets
 
 from vfconvert.errors import NoImagesError, UnreadableImageError, first_line
@@ -65,17 +66,22 @@ class DatasetExamples:
 
         Raises `UnreadableImageError` where getting it raises, `NoImagesError` where it is no image or label.
         """
+        item = self.item(index)
+        parts = tuple(item) if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
+        image, label = (*parts, None)[:2]  # one by itself: what a TensorDataset of images gives
+        image = picture(image, self.name(index))
+        return image, label if label is None or isinstance(label, Image.Image) else self.class_of(index, label)
+
+    def item(self, index: int) -> Any:
+        """The item as it is given, its pictures read. Raises `UnreadableImageError` where that raises."""
         try:
             item = self.dataset[index]
-            parts = tuple(item) if isinstance(item, (tuple, list)) and len(item) in (1, 2) else (item,)
-            image, label = (*parts, None)[:2]  # one by itself: what a TensorDataset of images gives
-            for part in (image, label):
+            for part in tree_leaves(item):
                 if isinstance(part, Image.Image):
                     part.load()  # which closes its file
         except Exception as error:  # whatever the code behind it raises
             raise UnreadableImageError(f"cannot read {self.name(index)}: {first_line(error)}") from error
-        image = picture(image, self.name(index))
-        return image, label if label is None or isinstance(label, Image.Image) else self.class_of(index, label)
+        return item
 
     def class_of(self, index: int, label: object) -> int:
         """The class that an item is labelled with. Raises `NoImagesError` where it is none."""

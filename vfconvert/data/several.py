@@ -19,7 +19,7 @@ from torch import Tensor
 from vfconvert.data.examples import Examples, FolderExamples, Label, PairedExamples
 from vfconvert.data.foreign import DatasetExamples, picture
 from vfconvert.data.transforms import TrainTransform
-from vfconvert.errors import NoImagesError, PreprocessingError, UnreadableImageError, first_line
+from vfconvert.errors import NoImagesError, PreprocessingError
 
 Picture: TypeAlias = Image.Image | Tensor
 
@@ -98,7 +98,7 @@ class TogetherExamples:
 
         Raises `UnreadableImageError` where getting an item raises, `NoImagesError` where it holds other things.
         """
-        found = images_together(_item(self.examples, index), len(self.channels), self.channels)
+        found = images_together(self.examples.item(index), len(self.channels), self.channels)
         if found is None:
             raise NoImagesError(
                 f"{self.name(index)}: expected a tuple of {len(self.channels)} images, or a tensor of all their "
@@ -133,7 +133,7 @@ def images_together(item: Any, count: int, channels: Sequence[int] | None = None
 
 def channels_together(examples: DatasetExamples, count: int) -> tuple[int, ...] | None:
     """The channels of each image that the first item holds, 3 for a picture; None where it holds not so many."""
-    found = images_together(_item(examples, 0), count)
+    found = images_together(examples.item(0), count)
     if found is None:
         return None
     return tuple(image.shape[0] if isinstance(image, Tensor) and image.dim() == 3 else 3 for image in found[0])
@@ -144,7 +144,7 @@ def in_tuples(examples: Examples, channels: tuple[int, ...]) -> FollowingExample
     count = len(channels)
     if isinstance(examples, PairedExamples):
         raise NoImagesError("--target-data goes with networks of one input; leave it out")
-    if isinstance(examples, DatasetExamples) and images_together(_item(examples, 0), count, channels) is not None:
+    if isinstance(examples, DatasetExamples) and images_together(examples.item(0), count, channels) is not None:
         return TogetherExamples(examples, channels)
     if len(set(channels)) > 1:
         raise NoImagesError(
@@ -209,10 +209,3 @@ def _is_number(value: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return True
-
-
-def _item(examples: DatasetExamples, index: int) -> Any:
-    try:
-        return examples.dataset[index]
-    except Exception as error:  # whatever the code behind it raises
-        raise UnreadableImageError(f"cannot read {examples.name(index)}: {first_line(error)}") from error

@@ -22,13 +22,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from vfconvert.analysis.forward import Reached
+
 KEPT_BYTES = 2**30  # of outputs that are kept of one network
 
 _Call = tuple[str, int]  # a submodule, and which of its calls in a pass
-
-
-class Reached(BaseException):
-    """What a pass was for has been seen; no Exception, so that no network takes it for one of its own."""
 
 
 class Passes:

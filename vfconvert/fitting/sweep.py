@@ -27,8 +27,8 @@ from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.orders import InputOrders
 from vfconvert.fitting.passes import Passes
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
-from vfconvert.fitting.samples import Sample, SegmentSamples, batch_for, layer_moments, usual_batch
-from vfconvert.fitting.untraced import WholePassSamples, calls_of, entry_of, largest_activation
+from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
+from vfconvert.fitting.untraced import WholePassSamples, batch_of_whole, calls_of, entry_of
 from vfconvert.planning import Convert, Plan
 from vfconvert.portions import Portion
 from vfconvert.progress import Progress, no_progress
@@ -170,7 +170,7 @@ class _Sweep:
         """Part by part, then the other layers in the order of `named_modules` by whole passes of both networks."""
         pending = set(self._converted)
         passes = Passes(self._teacher), Passes(self.student, pending)
-        self._portion = Portion(min(batch_for(largest_activation(self._teacher, self._images[:1])), len(self._images)))
+        self._portion = Portion(min(batch_of_whole(self._teacher, self._images), len(self._images)))
         for part in parts:
             self._fit_part(part, passes)
             pending.difference_update(self.unexplained)

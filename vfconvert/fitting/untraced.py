@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vfconvert.analysis.forward import Reached
 from vfconvert.analysis.profile import profile
-from vfconvert.fitting.passes import Passes, Reached
-from vfconvert.fitting.samples import BATCH, Sample
+from vfconvert.fitting.passes import Passes
+from vfconvert.fitting.samples import BATCH, Sample, batch_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +79,11 @@ def entry_of(passes: Passes, name: str, images: Tensor, batch: int) -> Tensor | 
             return None
         found.append(caught[0])
     return torch.cat(found)
+
+
+def batch_of_whole(network: nn.Module, images: Tensor) -> int:
+    """Images at a time in whole passes: fewer where the largest activation of the first of `images` is large."""
+    return batch_for(largest_activation(network, images[:1]))
 
 
 @torch.no_grad()
