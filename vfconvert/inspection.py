@@ -79,7 +79,7 @@ def inspected(options: ConversionOptions, progress: Progress = no_progress, give
             path=str(prepared.loaded.path), bytes=prepared.loaded.size_bytes, sha256=prepared.loaded.sha256
         ),
         input_shape=tuple(prepared.example.shape[1:]),
-        input_shapes=shapes_of(prepared.teacher, prepared.example),
+        input_shapes=shapes_of(prepared.teacher, prepared.example.shape),
         measure=table.measure,
         parameters=table.parameters,
         macs=table.macs,

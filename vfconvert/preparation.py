@@ -26,14 +26,15 @@ from vfconvert.inputs import Source, source_of
 from vfconvert.linears import flattened_linears, kept_linears
 from vfconvert.loading import LoadedModel, load_model
 from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shape
+from vfconvert.loading.onnx_inputs import batch_of
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.nn.flattened import with_flattened_convs
-from vfconvert.nn.several_inputs import joined
+from vfconvert.nn.several_inputs import joined, opened, shapes_of
 from vfconvert.options import ConversionOptions
 from vfconvert.plain import made_plain
 from vfconvert.plan_choice import linears_wanted, plan_of
 from vfconvert.planning import Keep, Plan
-from vfconvert.several import wanted_inputs
+from vfconvert.several import stated_shape, wanted_inputs
 
 
 class Clock:
@@ -118,19 +119,17 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
-        inputs = wanted_inputs(teacher, options, given.examples)
-        stated = loaded.images
-        known = stated.shape if stated is not None else (None, None, None)
-        source = source_of(options, teacher, known, given.examples, inputs)
+        inputs = wanted_inputs(teacher, options, given.examples, loaded.inputs)
+        source = source_of(options, teacher, stated_shape(loaded.inputs), given.examples, inputs)
         teacher = teacher if inputs is None else joined(teacher, inputs)
-        if stated is not None:
-            refuse_shape(loaded.path, stated, source.shape)
+        if loaded.inputs:
+            refuse_shape(loaded.path, loaded.inputs, shapes_of(teacher, source.shape) or (source.shape,))
         example = torch.zeros(1, *source.shape, device=device)
         run_once(teacher, example)  # its error says more than what follows
         noise = torch.randn(2, *source.shape, generator=torch.Generator().manual_seed(options.seed))
         _check_batches(teacher, noise.to(device))
-        if stated is not None:
-            _check_import(loaded, ImportedNetwork(teacher, stated), noise.to(device))
+        if loaded.inputs:
+            _check_import(loaded, teacher, noise.to(device))
         teacher, plain = _plain(teacher, noise.to(device))
         layers = profile(teacher, example)
         network, original, asked = trace(teacher, noise.to(device)), teacher, linears_wanted(options, given.plan)
@@ -189,14 +188,14 @@ def _check_batches(model: nn.Module, pair: Tensor) -> None:
         ) from error
 
 
-def _check_import(loaded: LoadedModel, network: ImportedNetwork, images: Tensor) -> None:
+def _check_import(loaded: LoadedModel, teacher: nn.Module, images: Tensor) -> None:
     """That an ONNX file was understood is seen by what it computes."""
-    wanted = network.images.batch or 1
+    wanted = batch_of(loaded.inputs) or 1
     images = images.repeat(-(-wanted // len(images)), 1, 1, 1) if wanted > len(images) else images
 
-    def run(array: Any) -> list[Any]:
+    def run(arrays: dict[str, Any]) -> list[Any]:
         try:
-            found: list[Any] = session.run(None, {network.images.name: array})
+            found: list[Any] = session.run(None, arrays)
         except Exception as error:  # of ONNX Runtime's own kinds
             raise _does_not_run(loaded.path, error) from error
         return found
@@ -205,7 +204,8 @@ def _check_import(loaded: LoadedModel, network: ImportedNetwork, images: Tensor)
         session = onnx_session(loaded.path, threads=torch.get_num_threads())
     except Exception as error:
         raise _does_not_run(loaded.path, error) from error
-    check_onnx(loaded.path, network, images, run)
+    network, each = opened(teacher, images)
+    check_onnx(loaded.path, ImportedNetwork(network, loaded.inputs), each, run)
 
 
 def _does_not_run(path: Path, error: Exception) -> UnsupportedModelError:

@@ -170,7 +170,7 @@ class Run:
             device=str(self.device),
             input=FileReport(path=str(self.loaded.path), bytes=self.loaded.size_bytes, sha256=self.loaded.sha256),
             input_shape=tuple(self.example.shape[1:]),
-            input_shapes=shapes_of(self.teacher, self.example),
+            input_shapes=shapes_of(self.teacher, self.example.shape),
             layers=tuple(
                 replace(
                     row,
@@ -199,7 +199,7 @@ class Run:
             + (images.notes if images is not None else ())
             + (fitted.notes if fitted is not None else ())
             + rounded(artefacts, FLOAT32_TOLERANCE)
-            + layout_warning(self.loaded.images is not None and self.loaded.images.channels_last)
+            + layout_warning(any(stated.channels_last for stated in self.loaded.inputs))
             + linears_unknown(asked=self.options.linear, traced=self.network is not None)
             + warnings_of(
                 self.plan,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -12,6 +13,7 @@ from vfconvert.data.preprocessing import MODES, Preprocessing
 from vfconvert.data.several import SeveralTransform, channels_together
 from vfconvert.data.transforms import TrainTransform
 from vfconvert.errors import InputShapeError
+from vfconvert.loading.onnx_inputs import StatedInput
 from vfconvert.nn.several_inputs import Inputs, input_names, positional_names, takes_any_number
 from vfconvert.options import ConversionOptions
 
@@ -19,22 +21,31 @@ _AGAIN = "give --input-shape once for each of them, in their order (input_shape=
 _TOGETHER = "data whose items are tuples of as many images, like TensorDataset(first, second)"
 
 
-def wanted_inputs(model: nn.Module, options: ConversionOptions, examples: Examples | None = None) -> Inputs | None:
+def wanted_inputs(
+    model: nn.Module,
+    options: ConversionOptions,
+    examples: Examples | None = None,
+    stated: Sequence[StatedInput] = (),
+) -> Inputs | None:
     """The inputs that the network is to be given, None for one.
 
-    They are those of `--input-shape`; where there is none, and the first of the `examples` holds as many images as the
-    network needs, those of that. Raises `InputShapeError` where that is another number than the network takes, and
-    where inputs differ in height or width.
+    They are those of `--input-shape`; else those that the file has `stated`; where that says nothing, and the first of
+    the `examples` holds as many images as the network needs, those of that. Raises `InputShapeError` where that is
+    another number than the network takes, and where inputs differ in height or width.
     """
     shapes = options.input_shapes
     names, needed = positional_names(model)
+    _refuse_sizes(stated)
     if len({shape[1:] for shape in shapes}) > 1:
         sizes = " and ".join("x".join(map(str, shape[1:])) for shape in shapes)
         raise InputShapeError(
             f"--input-shape: inputs of {sizes}, expected one height and width; give all inputs one size"
         )
     channels: tuple[int, ...] | None = tuple(shape[0] for shape in shapes)
-    if not shapes and needed > 1 and isinstance(examples, DatasetExamples):
+    told = tuple(one.shape[0] for one in stated)
+    if not shapes and needed > 1 and None not in told and told:
+        channels = tuple(count or 0 for count in told)
+    elif not shapes and needed > 1 and isinstance(examples, DatasetExamples):
         channels = channels_together(examples, needed)
     count = len(channels or (0,))
     if needed > 1 and count < needed:
@@ -49,6 +60,25 @@ def wanted_inputs(model: nn.Module, options: ConversionOptions, examples: Exampl
             f"({', '.join(names)}); give it once for each"
         )
     return Inputs(input_names(model, count), channels) if channels and count > 1 else None
+
+
+def stated_shape(stated: Sequence[StatedInput]) -> tuple[int | None, int | None, int | None]:
+    """What a file says of its inputs `(C, H, W)`, side by side along the channels; None where it does not."""
+    if not stated:
+        return None, None, None
+    channels = [one.shape[0] for one in stated]
+    height, width = (next((one.shape[axis] for one in stated if one.shape[axis]), None) for axis in (1, 2))
+    return None if None in channels else sum(count or 0 for count in channels), height, width
+
+
+def _refuse_sizes(stated: Sequence[StatedInput]) -> None:
+    for axis, name in ((1, "height"), (2, "width")):
+        known = {one.name: size for one in stated if (size := one.shape[axis]) is not None}
+        if len(set(known.values())) > 1:
+            said = ", ".join(f"{given!r}: {size}" for given, size in known.items())
+            raise InputShapeError(
+                f"the file's inputs differ in {name} ({said}), expected one; export it with inputs of one size"
+            )
 
 
 def prepared_channels(inputs: Inputs, options: ConversionOptions) -> int:

@@ -139,8 +139,8 @@ def test_damage_is_answered_with_our_own_errors(tmp_path: Path) -> None:
 def test_a_network_that_was_misunderstood_is_refused(tmp_path: Path) -> None:
     path = saved(tmp_path / "model.onnx", [CONV], {"w": floats(8, 4, 3, 3)})
     network, images = read_onnx(path), torch.randn(2, 4, 8, 8)
-    check_onnx(path, network, images, lambda array: [run(path, array)])
+    check_onnx(path, network, [images], lambda arrays: [run(path, arrays["x"])])
     with pytest.raises(UnsupportedModelError, match=r"does not compute what the file does \(error"):
-        check_onnx(path, network, images, lambda array: [run(path, array) * 1.01])
+        check_onnx(path, network, [images], lambda arrays: [run(path, arrays["x"]) * 1.01])
     with pytest.raises(UnsupportedModelError, match="outputs of another shape"):
-        check_onnx(path, network, images, lambda array: [run(path, array)[:, :4]])
+        check_onnx(path, network, [images], lambda arrays: [run(path, arrays["x"])[:, :4]])

@@ -105,8 +105,8 @@ def test_opened_gives_the_network_what_it_takes(network):
     alone, whole = opened(network, IMAGES)
     assert alone is network
     assert whole[0] is IMAGES
-    assert shapes_of(joined(network, INPUTS), IMAGES) == ((3, SIDE, SIDE), (1, SIDE, SIDE))
-    assert shapes_of(network, IMAGES) == ()
+    assert shapes_of(joined(network, INPUTS), IMAGES.shape) == ((3, SIDE, SIDE), (1, SIDE, SIDE))
+    assert shapes_of(network, IMAGES.shape) == ()
 
 
 def test_inputs_that_are_rejected_are_named_one_by_one(network):

@@ -26,12 +26,12 @@ _MOST = 1000  # more are refused as several
 class Contents:
     """A module saved whole, or the tensors of a state dict by name; `key` says where: "" at the top, else "a.b".
 
-    `images` is what the file says of the network's input, `beside` are the files that hold weights for it.
+    `inputs` are what the file says of the network's inputs, `beside` are the files that hold weights for it.
     """
 
     network: nn.Module | dict[str, Tensor]
     key: str
-    images: StatedInput | None = None
+    inputs: tuple[StatedInput, ...] = ()
     beside: tuple[Path, ...] = ()
 
 

@@ -44,8 +44,8 @@ class LoadedModel:
     network, None where the file did.
     `trusted`: the file was allowed to run code, and had to be. `key` is where in the file the network was ("" at the
     top, else as "a.b"); `skipped` names classes beside the weights that were not read. `size_bytes` and `sha256`
-    are the file's, with those that hold weights for it (of an ONNX file). `images` is what the file says of its input,
-    where it says it.
+    are the file's, with those that hold weights for it (of an ONNX file). `inputs` are what the file says of its
+    inputs, where it says it.
     """
 
     model: nn.Module
@@ -58,7 +58,7 @@ class LoadedModel:
     skipped: tuple[str, ...]
     size_bytes: int
     sha256: str
-    images: StatedInput | None = None
+    inputs: tuple[StatedInput, ...] = ()
 
 
 def load_model(
@@ -114,7 +114,7 @@ def load_model(
         skipped=skipped,
         size_bytes=size,
         sha256=digest,
-        images=contents.images,
+        inputs=contents.inputs,
     )
 
 
@@ -132,7 +132,7 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> tuple[Contents, tup
         return find_network(_read_safetensors(path), str(path)), (), False
     if kind is FileKind.ONNX:
         imported = read_onnx(path)
-        return Contents(imported.module, "", imported.images, imported.beside), (), False
+        return Contents(imported.module, "", imported.inputs, imported.beside), (), False
     if kind is FileKind.EXPORTED:
         return Contents(read_exported(path), ""), (), False
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from vfconvert.loading.exported_graph import UnknownGraphError
 from vfconvert.loading.onnx_folding import Folding
 from vfconvert.loading.onnx_graph import Importer
 from vfconvert.loading.onnx_inference import Inference
-from vfconvert.loading.onnx_inputs import StatedInput, shape_of, stated_input
+from vfconvert.loading.onnx_inputs import StatedInput, batch_of, shape_of, stated_inputs
 from vfconvert.loading.onnx_inside import load_without_weights
 from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
 from vfconvert.loading.onnx_values import DTYPES
@@ -40,10 +40,10 @@ _RELATIVE_HALF = 2e-2  # where the file computes in half precision
 
 @dataclass(frozen=True, eq=False)
 class ImportedNetwork:
-    """The network, which takes images `(B, C, H, W)`, what the file says of its input, and the files of its weights."""
+    """The network, whose inputs are images `(B, C, H, W)`, what the file says of them, and the files of its weights."""
 
     module: nn.Module
-    images: StatedInput
+    inputs: tuple[StatedInput, ...]
     beside: tuple[Path, ...] = ()
 
 
@@ -119,16 +119,16 @@ def _imported(model: onnx.ModelProto, folder: Path) -> ImportedNetwork:
     if graph.sparse_initializer:
         raise UnknownGraphError("it has sparse weights")
     constants = {tensor.name: _tensor(tensor, folder) for tensor in graph.initializer}
-    images = stated_input(graph, constants)
+    inputs = stated_inputs(graph, constants)
     shapes = {value.name: found for value in _typed(graph) if (found := shape_of(value)) is not None}
-    importer = Importer(constants, shapes, images.name, channels_last=images.channels_last, opset=opset)
+    importer = Importer(constants, shapes, inputs, opset=opset)
     inference = Inference(model, shapes, importer)
     with Folding(sum(constant.numel() for constant in constants.values())):
         for node in graph.node:
             attributes = {e.name: _attribute(onnx.helper.get_attribute_value(e), folder) for e in node.attribute}
             importer.add(node.op_type, node.domain, node.name, node.input, node.output, attributes)
             inference.complete(node)
-    return ImportedNetwork(importer.finish([value.name for value in graph.output]), images)
+    return ImportedNetwork(importer.finish([value.name for value in graph.output]), inputs)
 
 
 def _attribute(value: Any, folder: Path) -> Any:
@@ -159,31 +159,40 @@ def _typed(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
     return (*graph.input, *graph.output, *graph.value_info)
 
 
-def refuse_shape(path: Path, images: StatedInput, shape: tuple[int, int, int]) -> None:
-    """Raise `InputShapeError` where the file says that its input has another shape `(C, H, W)`."""
-    if any(stated not in (None, size) for stated, size in zip(images.shape, shape, strict=True)):
-        stated = "x".join(str(size) if size is not None else "any" for size in images.shape)
-        raise InputShapeError(
-            f"{path}: its input {images.name!r} is {stated}, got {'x'.join(map(str, shape))}; give that by --size or "
-            "--input-shape, or export the file again with free sizes"
-        )
+def refuse_shape(path: Path, inputs: Sequence[StatedInput], shapes: Sequence[tuple[int, ...]]) -> None:
+    """Raise `InputShapeError` where the file says that one of its inputs has another shape `(C, H, W)`."""
+    for images, shape in zip(inputs, shapes, strict=True):
+        if any(stated not in (None, size) for stated, size in zip(images.shape, shape, strict=True)):
+            stated = "x".join(str(size) if size is not None else "any" for size in images.shape)
+            raise InputShapeError(
+                f"{path}: its input {images.name!r} is {stated}, got {'x'.join(map(str, shape))}; give that by "
+                "--size or --input-shape, or export the file again with free sizes"
+            )
 
 
-def check_onnx(path: Path, network: ImportedNetwork, images: Tensor, run: Callable[[Any], list[Any]]) -> None:
+def check_onnx(
+    path: Path, network: ImportedNetwork, images: Sequence[Tensor], run: Callable[[dict[str, Any]], list[Any]]
+) -> None:
     """Raise `UnsupportedModelError` unless the network computes for `images` what the file does.
 
-    `images` are `(B, C, H, W)`; `run` gives the file's outputs, as arrays, for an array as its input has it.
+    `images` are `(B, C, H, W)`, of each input; `run` gives the file's outputs, as arrays, for arrays as its inputs have
+    them, by name.
     """
     with torch.no_grad():
-        got = network.module(images.clone())
+        got = network.module(*(one.clone() for one in images))
     got = got if isinstance(got, tuple) else (got,)
-    stated, halved = network.images, network.images.dtype == "float16"
-    arrays = (images.permute(0, 2, 3, 1) if stated.channels_last else images).contiguous().cpu().numpy()
-    count = stated.batch or 1
-    for begin in range(0, len(images) - count + 1, count):
-        found = run(arrays[begin : begin + count].astype(stated.dtype))
+    halved = any(stated.dtype == "float16" for stated in network.inputs)
+    arrays = {stated.name: _array(stated, one) for stated, one in zip(network.inputs, images, strict=True)}
+    count = batch_of(network.inputs) or 1
+    for begin in range(0, len(images[0]) - count + 1, count):
+        found = run({name: array[begin : begin + count] for name, array in arrays.items()})
         for ours, theirs in zip(got, found, strict=True):
             _compare(ours[begin : begin + count], torch.from_numpy(np.asarray(theirs)).to(ours), path, halved)
+
+
+def _array(stated: StatedInput, images: Tensor) -> Any:
+    axes = images.permute(0, 2, 3, 1) if stated.channels_last else images
+    return axes.contiguous().cpu().numpy().astype(stated.dtype)
 
 
 def _compare(ours: Tensor, wanted: Tensor, path: Path, halved: bool) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer
 
 from vfconvert.errors import first_line
 from vfconvert.loading.exported_graph import UnknownGraphError
-from vfconvert.loading.onnx_inputs import Shape
+from vfconvert.loading.onnx_inputs import Shape, StatedInput, batch_of
 from vfconvert.loading.onnx_layers import LAYERS
 from vfconvert.loading.onnx_operators import FUNCTIONS
 from vfconvert.loading.onnx_values import Call, Sizes, Value
@@ -29,21 +28,20 @@ class Importer:
         self,
         constants: Mapping[str, Tensor],
         shapes: dict[str, Shape],
-        given: str,
+        given: Sequence[StatedInput],
         *,
-        channels_last: bool = False,
         opset: int = 18,
     ) -> None:
-        """`given` is the input; where it has `channels_last`, the module still takes `(B, C, H, W)`."""
+        """`given` are the inputs; where one has its channels last, the module still takes `(B, C, H, W)`."""
         self._constants, self._shapes, self._opset = constants, shapes, opset
         self._root, self._graph = nn.Module(), fx.Graph()
         self._tracer = GraphAppendingTracer(self._graph)
         self._values: dict[str, Value] = dict(constants)
         self._kept: dict[int, fx.Proxy] = {}
-        shape = shapes.get(given)
-        self._batch = shape[0] if shape else None
-        image: Value = fx.Proxy(self._graph.placeholder("images"), self._tracer)
-        self._values[given] = torch.permute(image, (0, 2, 3, 1)) if channels_last else image
+        self._batch = batch_of(given)
+        images = [fx.Proxy(self._graph.placeholder(one.argument), self._tracer) for one in given]
+        for one, image in zip(given, images, strict=True):
+            self._values[one.name] = image.permute(0, 2, 3, 1) if one.channels_last else image
 
     def add(
         self,

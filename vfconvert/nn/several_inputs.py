@@ -78,10 +78,10 @@ def inputs_of(network: nn.Module) -> Inputs | None:
     return network.several_inputs if isinstance(network, _Joined) else None
 
 
-def shapes_of(network: nn.Module, example: Tensor) -> tuple[tuple[int, ...], ...]:
-    """Of each input of a `joined` network its `(c, H, W)` in `example` `(B, C, H, W)`; nothing for any other."""
+def shapes_of(network: nn.Module, shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Of each input of a `joined` network its `(c, H, W)` where all are `(..., C, H, W)`; nothing for any other."""
     inputs = inputs_of(network)
-    return () if inputs is None else tuple((count, *example.shape[2:]) for count in inputs.channels)
+    return () if inputs is None else tuple((count, *shape[-2:]) for count in inputs.channels)
 
 
 def opened(network: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[Tensor, ...]]:
