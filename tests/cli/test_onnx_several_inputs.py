@@ -137,5 +137,6 @@ def test_other_inputs_are_refused_in_one_line(
 
 def test_sizes_that_the_file_leaves_open_are_the_users(tmp_path: Path) -> None:
     model = written(tmp_path / "m.onnx", {"x": FREE, "m": MASK})
-    report = json.loads(invoke("inspect", model, "--size", "24", "--spatial", "--calibration-images", 16, "--json", exit_code=0).output)
+    few = ("--calibration-images", 16)
+    report = json.loads(invoke("inspect", model, "--size", "24", "--spatial", *few, "--json", exit_code=0).output)
     assert report["input_shapes"] == [[3, 24, 24], [1, 24, 24]]
