@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_loss, output_pass
 from vfconvert.fitting.samples import Sample, layer_moments
 from vfconvert.nn import VersatileConv2d
-from vfconvert.specs import ConvGeometry
+from vfconvert.ops.fit import fit_group
+from vfconvert.ops.problem import Problem
+from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -213,3 +216,26 @@ def test_the_rate_rises_and_then_falls() -> None:
 def test_a_budget_allows_steps_by_a_networks_products(macs, share, block, output, left_out) -> None:
     found = FitOptions.within_budget(macs=macs, reconstruct=True, augmentation=Augmentation(), seed=0, share=share)
     assert (found.block_steps, found.output_steps, found.left_out) == (block, output, left_out)
+
+
+def fitted_error(images: int, worth: float | None) -> float:
+    """On other images, of a fit of noisy targets on large maps of so few images, which count as `worth` samples."""
+    torch.manual_seed(3)
+    smooth = nn.AvgPool2d(9, stride=1, padding=4)  # neighbours are alike
+    conv = nn.Conv2d(8, 12, 3, padding=1, bias=False).requires_grad_(False)
+    x, other = smooth(torch.randn(images, 8, 48, 48)), torch.randn(64, 8, 8, 8)
+    sample = Sample(inputs=x, targets=conv(x) + 0.3 * smooth(torch.randn(images, 12, 48, 48)))
+    (moments,) = layer_moments(conv, iter([sample]), images, torch.Generator().manual_seed(0))
+    if worth is not None:
+        moments = replace(moments, independent=worth)
+    spec = VersatileSpec(crops=(Crop(0, 3, 0, 3),), levels=((0,),))
+    problem = Problem.of(moments, ConvGeometry.of(conv), spec, torch.ones(12), conv.weight.flatten(1))
+    found = fit_group(problem)
+    new = (found.bank[found.primary] * found.scale[:, None]).float().view_as(conv.weight)
+    wanted = conv(other)
+    return float((nn.functional.conv2d(other, new, padding=1) - wanted).norm() / wanted.norm())
+
+
+def test_positions_of_few_images_do_not_count_as_so_many_samples() -> None:
+    assert fitted_error(2, None) < 0.7 * fitted_error(2, math.inf)
+    assert fitted_error(64, None) == fitted_error(64, math.inf)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -19,6 +19,7 @@ from vfconvert.specs import ConvGeometry
 BATCH = 64
 _SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
 _FEWEST, _MOST = 32_768, 131_072
+_INDEPENDENT = 16  # positions of an image that count as samples of their own: the others are much like these
 _MOST_KEPT = 4096  # samples that stand in for a covariance
 _DENSE = 16_384  # unfolded inputs up to which there is a covariance where samples are many: 2 GiB
 _ROWS = 64  # regions that are looked at in the same places
@@ -57,7 +58,7 @@ class Sample:
 def layer_moments(
     layer: nn.Conv2d | nn.Linear, samples: Iterator[Sample], images: int, generator: torch.Generator
 ) -> list[Moments]:
-    """The moments of every group of the layer, over all its calls.
+    """The moments of every group of the layer, over all its calls, of `images` in all.
 
     Every position of every call weighs alike, so that a small map among several calls gives few samples.
     Where samples are fewer than half of the unfolded inputs (a layer that reads a whole map sees one position of each
@@ -67,7 +68,7 @@ def layer_moments(
         total = MomentSum(layer.in_features, layer.out_features, layer.weight.device)
         for sample in samples:
             total.add(sample.inputs.flatten(0, -2), sample.targets.flatten(0, -2))
-        return [total.result()]
+        return [_counted(total, images)]
     geometry = ConvGeometry.of(layer)
     unfolded = geometry.group_inputs * geometry.kernel_size[0] * geometry.kernel_size[1]
     wanted = min(max(_FEWEST, _SAMPLES_PER_INPUT * unfolded), _MOST)
@@ -95,7 +96,11 @@ def layer_moments(
             sums, torch.chunk(x, geometry.groups, 1), torch.chunk(t, geometry.groups, 1), strict=True
         ):
             own.add(xs.flatten(1), ts)
-    return [own.result() for own in sums]
+    return [_counted(own, images) for own in sums]
+
+
+def _counted(total: MomentSum | SampleSum, images: int) -> Moments:
+    return replace(total.result(), independent=_INDEPENDENT * images)
 
 
 def _of_few_rows(sample: Sample) -> Iterator[Sample]:

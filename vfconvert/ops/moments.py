@@ -6,6 +6,7 @@ For a convolution `y = W x` with `x` the unfolded patch, `(D,)`, `D = C kh kw`, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,8 @@ class Moments:
     """Moments of one group: inputs `(D,)`, targets `(N,)`, all float64.
 
     `covariance` `(D, D)`, or the samples in its place, these and `cross` then in float32; `cross` `(D, N)`,
-    `input_mean` `(D,)`, `target_mean` `(N,)`, `target_variance` `(N,)`, taken over `count` samples.
+    `input_mean` `(D,)`, `target_mean` `(N,)`, `target_variance` `(N,)`, taken over `count` samples, of which
+    `independent` say something that the others do not.
     """
 
     covariance: Tensor | Factored
@@ -32,6 +34,12 @@ class Moments:
     target_mean: Tensor
     target_variance: Tensor
     count: int
+    independent: float = math.inf
+
+    @property
+    def worth(self) -> float:
+        """The number of samples to reckon with."""
+        return min(self.count, self.independent)
 
 
 class MomentSum:

@@ -67,7 +67,7 @@ class Problem:
         typical = mean_diagonal(moments.covariance)
         white = 0.0
         cross, variance = moments.cross, moments.target_variance
-        scarcity = max(0.0, size / moments.count - 1 / SCARCE)
+        scarcity = max(0.0, size / moments.worth - 1 / SCARCE)
         if old_weight is not None and scarcity > 0:
             white = _TRUST * scarcity * typical
             cross = cross + white * old_weight.T.to(cross)
