@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer
 
@@ -41,7 +42,8 @@ class Importer:
         self._batch = batch_of(given)
         images = [fx.Proxy(self._graph.placeholder(one.argument), self._tracer) for one in given]
         for one, image in zip(given, images, strict=True):
-            self._values[one.name] = image.permute(0, 2, 3, 1) if one.channels_last else image
+            # by torch.permute, which a transposition back to channels first is merged with
+            self._values[one.name] = torch.permute(image, (0, 2, 3, 1)) if one.channels_last else image
 
     def add(
         self,
