@@ -104,6 +104,27 @@ FREE, MASK = ["n", 3, "h", "w"], ["n", 1, "h", "w"]
 
 
 @pytest.mark.parametrize(
+    ("names", "arguments"),
+    [
+        (("input", "input.1"), ("input", "input_1")),  # fx calls the value of the first, a builtin, `input_1`
+        (("torch", "slice"), ("input_0", "input_1")),  # read by the code of a graph
+        (("left/0", "left.0"), ("input_0", "input_1")),
+    ],
+    ids=["builtin", "read by code", "alike"],
+)
+def test_names_of_inputs_are_none_of_other_values(
+    tmp_path: Path, names: tuple[str, str], arguments: tuple[str, str]
+) -> None:
+    model = written(tmp_path / "m.onnx", dict(zip(names, (FREE, MASK), strict=True)))
+    loaded = load_model(model)
+    assert tuple(one.argument for one in loaded.inputs) == arguments
+    images = floats(2, 3, 8, 8), floats(2, 1, 8, 8)
+    (wanted,) = session(model).run(None, dict(zip(names, images, strict=True)))
+    ours = loaded.model(*map(torch.from_numpy, images)).detach().numpy()
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("shapes", "kinds", "options", "code", "said"),
     [
         ({"x": [1, 3, 8, 8], "m": [1, 1, 8, 9]}, {}, (), 20, "the file's inputs differ in width ('x': 8, 'm': 9)"),
