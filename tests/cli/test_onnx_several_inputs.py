@@ -127,11 +127,25 @@ def test_names_of_inputs_are_none_of_other_values(
 @pytest.mark.parametrize(
     ("shapes", "kinds", "options", "code", "said"),
     [
-        ({"x": [1, 3, 8, 8], "m": [1, 1, 8, 9]}, {}, (), 20, "the file's inputs differ in width ('x': 8, 'm': 9)"),
+        ({"x": [1, 3, 8, 8], "m": [1, 1, 8, 9]}, {}, (), 20, "m.onnx: its inputs differ in width ('x': 8, 'm': 9)"),
         ({"x": [1, 3, 8, 8], "m": [2, 1, 8, 8]}, {}, (), 26, "its inputs are 1 and 2 images, expected as many of each"),
         ({"x": FREE, "m": MASK}, {"m": TensorProto.INT64}, (), 26, "its input 'm' is of type int64"),
         ({"x": FREE, "m": ["n", 1]}, {}, (), 26, "its input 'm' has 2 axes, expected 4"),
-        ({"x": FREE, "m": ["n", "c", "h", "w"]}, {}, (), 20, "takes 2 inputs (x, m), got no --input-shape"),
+        ({"x": FREE, "m": ["n", "c", "h", "w"]}, {}, (), 20, "the file takes 2 inputs (x, m), got no --input-shape"),
+        (
+            {"x:0": FREE, "m:0": MASK},
+            {},
+            3 * ("--input-shape", "3,8,8"),
+            20,
+            "--input-shape is given 3 times, and the file takes 2 (x:0, m:0)",
+        ),
+        (
+            {"x": FREE, "m": ["n", "c", "h", "w"]},
+            {},
+            ("--input-shape", "3,8,8", "--input-shape", "2,8,8"),
+            20,
+            "the network rejects inputs of 1x3x8x8, 1x2x8x8",
+        ),
         (
             {"x": [1, 3, 8, 8], "m": MASK},
             {},
@@ -140,7 +154,7 @@ def test_names_of_inputs_are_none_of_other_values(
             "its input 'm' is 1xanyxany, got 2x8x8",
         ),
     ],
-    ids=["sizes", "batches", "type", "axes", "unknown", "stated otherwise"],
+    ids=["sizes", "batches", "type", "axes", "unknown", "too many", "rejected", "stated otherwise"],
 )
 def test_other_inputs_are_refused_in_one_line(
     tmp_path: Path,
