@@ -25,7 +25,7 @@ from vfconvert.errors import DeviceError, InputShapeError, UnsupportedModelError
 from vfconvert.inputs import Source, source_of
 from vfconvert.linears import flattened_linears, kept_linears
 from vfconvert.loading import LoadedModel, load_model
-from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shape
+from vfconvert.loading.onnx_file import ImportedNetwork, check_onnx, refuse_shape, refuse_sizes
 from vfconvert.loading.onnx_inputs import batch_of
 from vfconvert.measuring.runtime import onnx_session
 from vfconvert.nn.flattened import with_flattened_convs
@@ -119,6 +119,7 @@ def prepare(options: ConversionOptions, clock: Clock, given: Given | None = None
         )
         teacher = copy.deepcopy(loaded.model).float().eval().to(device).requires_grad_(False)
     with clock.stage("plan"):
+        refuse_sizes(loaded.path, loaded.inputs)
         inputs = wanted_inputs(teacher, options, given.examples, loaded.inputs)
         source = source_of(options, teacher, stated_shape(loaded.inputs), given.examples, inputs)
         teacher = teacher if inputs is None else joined(teacher, inputs)

@@ -35,29 +35,30 @@ def wanted_inputs(
     """
     shapes = options.input_shapes
     names, needed = positional_names(model)
-    _refuse_sizes(stated)
+    who, instead = type(model).__name__, ", or wrap it in a module whose forward takes one tensor of images"
+    if stated:
+        names, who, instead = tuple(one.name for one in stated), "the file", ""
     if len({shape[1:] for shape in shapes}) > 1:
         sizes = " and ".join("x".join(map(str, shape[1:])) for shape in shapes)
         raise InputShapeError(
             f"--input-shape: inputs of {sizes}, expected one height and width; give all inputs one size"
         )
     channels: tuple[int, ...] | None = tuple(shape[0] for shape in shapes)
-    told = tuple(one.shape[0] for one in stated)
-    if not shapes and needed > 1 and None not in told and told:
-        channels = tuple(count or 0 for count in told)
+    told = _channels(stated)
+    if not shapes and needed > 1 and len(told) == needed:
+        channels = told
     elif not shapes and needed > 1 and isinstance(examples, DatasetExamples):
         channels = channels_together(examples, needed)
     count = len(channels or (0,))
     if needed > 1 and count < needed:
         raise InputShapeError(
-            f"{type(model).__name__} takes {needed} inputs ({', '.join(names[:needed])}), got "
-            f"{count if shapes else 'no'} --input-shape; {_AGAIN}, or {_TOGETHER}, or wrap it in a module whose "
-            "forward takes one tensor of images"
+            f"{who} takes {needed} inputs ({', '.join(names[:needed])}), got {count if shapes else 'no'} "
+            f"--input-shape; {_AGAIN}, or {_TOGETHER}{instead}"
         )
     if count > max(1, len(names)) and not takes_any_number(model):
         raise InputShapeError(
-            f"--input-shape is given {count} times, and {type(model).__name__} takes {len(names)} "
-            f"({', '.join(names)}); give it once for each"
+            f"--input-shape is given {count} times, and {who} takes {len(names)} ({', '.join(names)}); give it once "
+            "for each"
         )
     return Inputs(input_names(model, count), channels) if channels and count > 1 else None
 
@@ -66,19 +67,14 @@ def stated_shape(stated: Sequence[StatedInput]) -> tuple[int | None, int | None,
     """What a file says of its inputs `(C, H, W)`, side by side along the channels; None where it does not."""
     if not stated:
         return None, None, None
-    channels = [one.shape[0] for one in stated]
+    channels = _channels(stated)
     height, width = (next((one.shape[axis] for one in stated if one.shape[axis]), None) for axis in (1, 2))
-    return None if None in channels else sum(count or 0 for count in channels), height, width
+    return sum(channels) if len(channels) == len(stated) else None, height, width
 
 
-def _refuse_sizes(stated: Sequence[StatedInput]) -> None:
-    for axis, name in ((1, "height"), (2, "width")):
-        known = {one.name: size for one in stated if (size := one.shape[axis]) is not None}
-        if len(set(known.values())) > 1:
-            said = ", ".join(f"{given!r}: {size}" for given, size in known.items())
-            raise InputShapeError(
-                f"the file's inputs differ in {name} ({said}), expected one; export it with inputs of one size"
-            )
+def _channels(stated: Sequence[StatedInput]) -> tuple[int, ...]:
+    """Of those that say them."""
+    return tuple(one.shape[0] for one in stated if one.shape[0] is not None)
 
 
 def prepared_channels(inputs: Inputs, options: ConversionOptions) -> int:

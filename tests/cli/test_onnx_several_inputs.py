@@ -104,13 +104,48 @@ FREE, MASK = ["n", 3, "h", "w"], ["n", 1, "h", "w"]
 
 
 @pytest.mark.parametrize(
+    ("names", "arguments"),
+    [
+        (("input", "input.1"), ("input", "input_1")),  # fx calls the value of the first, a builtin, `input_1`
+        (("torch", "slice"), ("input_0", "input_1")),  # read by the code of a graph
+        (("left/0", "left.0"), ("input_0", "input_1")),
+    ],
+    ids=["builtin", "read by code", "alike"],
+)
+def test_names_of_inputs_are_none_of_other_values(
+    tmp_path: Path, names: tuple[str, str], arguments: tuple[str, str]
+) -> None:
+    model = written(tmp_path / "m.onnx", dict(zip(names, (FREE, MASK), strict=True)))
+    loaded = load_model(model)
+    assert tuple(one.argument for one in loaded.inputs) == arguments
+    images = floats(2, 3, 8, 8), floats(2, 1, 8, 8)
+    (wanted,) = session(model).run(None, dict(zip(names, images, strict=True)))
+    ours = loaded.model(*map(torch.from_numpy, images)).detach().numpy()
+    np.testing.assert_allclose(ours, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
     ("shapes", "kinds", "options", "code", "said"),
     [
-        ({"x": [1, 3, 8, 8], "m": [1, 1, 8, 9]}, {}, (), 20, "the file's inputs differ in width ('x': 8, 'm': 9)"),
+        ({"x": [1, 3, 8, 8], "m": [1, 1, 8, 9]}, {}, (), 20, "m.onnx: its inputs differ in width ('x': 8, 'm': 9)"),
         ({"x": [1, 3, 8, 8], "m": [2, 1, 8, 8]}, {}, (), 26, "its inputs are 1 and 2 images, expected as many of each"),
         ({"x": FREE, "m": MASK}, {"m": TensorProto.INT64}, (), 26, "its input 'm' is of type int64"),
         ({"x": FREE, "m": ["n", 1]}, {}, (), 26, "its input 'm' has 2 axes, expected 4"),
-        ({"x": FREE, "m": ["n", "c", "h", "w"]}, {}, (), 20, "takes 2 inputs (x, m), got no --input-shape"),
+        ({"x": FREE, "m": ["n", "c", "h", "w"]}, {}, (), 20, "the file takes 2 inputs (x, m), got no --input-shape"),
+        (
+            {"x:0": FREE, "m:0": MASK},
+            {},
+            3 * ("--input-shape", "3,8,8"),
+            20,
+            "--input-shape is given 3 times, and the file takes 2 (x:0, m:0)",
+        ),
+        (
+            {"x": FREE, "m": ["n", "c", "h", "w"]},
+            {},
+            ("--input-shape", "3,8,8", "--input-shape", "2,8,8"),
+            20,
+            "the network rejects inputs of 1x3x8x8, 1x2x8x8",
+        ),
         (
             {"x": [1, 3, 8, 8], "m": MASK},
             {},
@@ -119,7 +154,7 @@ FREE, MASK = ["n", 3, "h", "w"], ["n", 1, "h", "w"]
             "its input 'm' is 1xanyxany, got 2x8x8",
         ),
     ],
-    ids=["sizes", "batches", "type", "axes", "unknown", "stated otherwise"],
+    ids=["sizes", "batches", "type", "axes", "unknown", "too many", "rejected", "stated otherwise"],
 )
 def test_other_inputs_are_refused_in_one_line(
     tmp_path: Path,

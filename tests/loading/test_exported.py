@@ -200,6 +200,22 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, network: nn.Module) -> None:
         load_model(path)
 
 
+class Named(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+
+    def forward(self, input: Tensor, input_1: Tensor) -> Tensor:
+        product: Tensor = self.conv(input) * input_1
+        return product
+
+
+def test_inputs_are_not_mixed_up_by_their_names(tmp_path: Path) -> None:
+    images, network = (torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)), Named()
+    torch.export.save(torch.export.export(network, images), tmp_path / "model.pt2")
+    assert torch.allclose(load_model(tmp_path / "model.pt2").model(*images), network(*images))
+
+
 class WithBranch(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return torch.cond(images.mean() > 0, lambda x: x + 1, lambda x: x - 1, (images,))

@@ -97,6 +97,16 @@ def test_a_graph_that_takes_its_input_apart_has_inputs_of_its_own():
     assert [node.target for node in separated(whole).graph.nodes if node.op == "placeholder"] == ["image", "mask"]
 
 
+def test_names_that_fx_gives_other_values_stay_arguments():
+    class Product(nn.Module):
+        def forward(self, input, input_1):
+            return 2 * input * input_1
+
+    names = Inputs(("input", "input_1"), (3, 1))  # fx calls the value of `input`, a builtin, `input_1`
+    whole = with_own_inputs(fx.GraphModule({}, trace(joined(Product(), names), IMAGES).graph), names)
+    assert torch.equal(separated(whole)(IMAGES[:, :3], IMAGES[:, 3:]), 2 * IMAGES[:, :3] * IMAGES[:, 3:])
+
+
 def test_opened_gives_the_network_what_it_takes(network):
     own, images = opened(joined(network, INPUTS), IMAGES)
     assert type(own) is Matting

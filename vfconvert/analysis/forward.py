@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from vfconvert.errors import InputShapeError, VfconvertError
 from vfconvert.nn.several_inputs import inputs_of
+from vfconvert.silence import silenced
 
 Example = Tensor | tuple[Any, ...]
 """What the network is called with: one tensor, or a tuple of all its positional arguments."""
@@ -49,7 +50,8 @@ def run_once(model: nn.Module, example: Example) -> Any:
     Raises `InputShapeError` where the network's forward fails, with the first line of what it said.
     """
     arguments = example if isinstance(example, tuple) else (example,)
-    with evaluating(model):
+    quiet = silenced() if isinstance(model, fx.GraphModule) else nullcontext()  # fx prints what it raises
+    with evaluating(model), quiet:
         try:
             return model(*arguments)
         except (VfconvertError, MemoryError, torch.OutOfMemoryError):

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from vfconvert.nn.several_inputs import placeholder
+
 _NAMESPACES = ("aten", "torchvision")
 _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _MOST_CALLS = 20_000
@@ -101,7 +103,7 @@ class _Reader:
             arg_kind, arg = _only(spec["arg"])
             if arg_kind != "as_tensor":
                 raise UnknownGraphError(f"it takes an input that is no tensor ({arg_kind.removeprefix('as_')})")
-            self._note(arg["name"], self._graph.placeholder(_identifier(arg["name"])))
+            self._note(arg["name"], placeholder(self._graph, _identifier(arg["name"])))
             return
         names = {"parameter": "parameter_name", "buffer": "buffer_name", "tensor_constant": "tensor_constant_name"}
         if kind not in names:

@@ -159,6 +159,17 @@ def _typed(graph: onnx.GraphProto) -> tuple[onnx.ValueInfoProto, ...]:
     return (*graph.input, *graph.output, *graph.value_info)
 
 
+def refuse_sizes(path: Path, inputs: Sequence[StatedInput]) -> None:
+    """Raise `InputShapeError` where the file says that its inputs differ in height or width."""
+    for axis, name in ((1, "height"), (2, "width")):
+        known = {one.name: size for one in inputs if (size := one.shape[axis]) is not None}
+        if len(set(known.values())) > 1:
+            said = ", ".join(f"{given!r}: {size}" for given, size in known.items())
+            raise InputShapeError(
+                f"{path}: its inputs differ in {name} ({said}), expected one; export it with inputs of one size"
+            )
+
+
 def refuse_shape(path: Path, inputs: Sequence[StatedInput], shapes: Sequence[tuple[int, ...]]) -> None:
     """Raise `InputShapeError` where the file says that one of its inputs has another shape `(C, H, W)`."""
     for images, shape in zip(inputs, shapes, strict=True):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer
 
@@ -17,6 +18,7 @@ from vfconvert.loading.onnx_inputs import Shape, StatedInput, batch_of
 from vfconvert.loading.onnx_layers import LAYERS
 from vfconvert.loading.onnx_operators import FUNCTIONS
 from vfconvert.loading.onnx_values import Call, Sizes, Value
+from vfconvert.nn.several_inputs import placeholder
 
 _OWN_DOMAINS = ("", "ai.onnx")
 
@@ -39,9 +41,10 @@ class Importer:
         self._values: dict[str, Value] = dict(constants)
         self._kept: dict[int, fx.Proxy] = {}
         self._batch = batch_of(given)
-        images = [fx.Proxy(self._graph.placeholder(one.argument), self._tracer) for one in given]
+        images: list[Value] = [fx.Proxy(placeholder(self._graph, one.argument), self._tracer) for one in given]
         for one, image in zip(given, images, strict=True):
-            self._values[one.name] = image.permute(0, 2, 3, 1) if one.channels_last else image
+            # by torch.permute, which a transposition back to channels first is merged with
+            self._values[one.name] = torch.permute(image, (0, 2, 3, 1)) if one.channels_last else image
 
     def add(
         self,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Shape = tuple[int | None, ...]
 _TO_CHANNELS_FIRST = (0, 3, 1, 2)
 _CHANNELS = (1, 3, 4)
+_READ_BY_FX = ("self", "torch", "device", "slice", "inf", "nan")  # by the code that it makes of a graph
 _FLOATING = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
 
 
@@ -72,7 +73,7 @@ def _arguments(names: list[str]) -> tuple[str, ...]:
 
 
 def _is_argument(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name) and name != "self"
+    return name.isidentifier() and not keyword.iskeyword(name) and name not in _READ_BY_FX
 
 
 def batch_of(inputs: Sequence[StatedInput]) -> int | None:

@@ -90,6 +90,15 @@ def opened(network: nn.Module, images: Tensor) -> tuple[nn.Module, tuple[Tensor,
     return separated(network), (images,) if inputs is None else inputs.split(images)
 
 
+def placeholder(graph: fx.Graph, name: str) -> fx.Node:
+    """An argument of the code of `graph`, whose value has a name of its own there.
+
+    Of itself fx calls the value of `input`, which is a name of Python's, `input_1`, and so overwrites an argument of
+    that name before it is read.
+    """
+    return graph.create_node("placeholder", name, name=f"given_{name}")
+
+
 def with_own_inputs(made: fx.GraphModule, inputs: Inputs) -> nn.Module:
     """`joined`, of a module with a graph that takes its one input apart by `part_of`."""
     graph = made.graph
@@ -97,9 +106,9 @@ def with_own_inputs(made: fx.GraphModule, inputs: Inputs) -> nn.Module:
     parts = {node.args[1]: node for node in given.users if node.target is part_of}
     with graph.inserting_before(given):
         for name, start in zip(inputs.names, inputs.starts, strict=True):
-            placeholder = graph.placeholder(name)
+            argument = placeholder(graph, name)
             if start in parts:
-                parts[start].replace_all_uses_with(placeholder)
+                parts[start].replace_all_uses_with(argument)
                 graph.erase_node(parts[start])
     graph.erase_node(given)
     made.recompile()
