@@ -42,7 +42,7 @@ class TrainingOptions:
     rate: float | None = None
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    warm_up: float = 0.05
+    warm_up: float = 0.3
     clip: float = 5.0
     temperature: float = 4.0
     feature_weight: float = 0.0
