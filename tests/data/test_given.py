@@ -86,3 +86,13 @@ def test_a_stream_is_refused() -> None:
     for data in (Stream(), DataLoader(Stream())):
         with pytest.raises(NoImagesError, match=r"got a Stream, expected a path, .* a dataset with a length"):
             given_examples(data)
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_tensors_side_by_side_are_refused_with_what_to_give(kind: type) -> None:
+    both = kind((torch.rand(4, 3, 8, 8), torch.rand(4, 1, 8, 8)))
+    with pytest.raises(
+        NoImagesError, match=rf"got a {kind.__name__} of 2 tensors .* give torch.*TensorDataset\(\*data\)"
+    ):
+        given_examples(both)
+    assert len(given_examples([torch.rand(3, 8, 8), torch.rand(3, 8, 8)])) == 2

@@ -23,6 +23,12 @@ def given_examples(data: Any) -> DatasetExamples:
         data = data.dataset
     if isinstance(data, Tensor) and data.dim() != 4:
         raise NoImagesError(f"data: got a tensor {tuple(data.shape)}, expected images (N, C, H, W)")
+    if isinstance(data, (tuple, list)) and data and all(isinstance(one, Tensor) and one.dim() == 4 for one in data):
+        raise NoImagesError(
+            f"data: got a {type(data).__name__} of {len(data)} tensors of images, expected a dataset of items; give "
+            "torch.utils.data.TensorDataset(*data) for images with labels or for several inputs, torch.cat(data) for "
+            "batches"
+        )
     if isinstance(data, IterableDataset) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         raise NoImagesError(
             f"data: got a {type(data).__name__}, expected a path, a tensor (N, C, H, W), or a dataset with a length "
