@@ -1,6 +1,7 @@
 """Latency of converted networks in torch on a GPU, as ratios to the original: eager, torch.compile, float32, bf16.
 
     python -m benchmarks.gpu                                   # resnet18 and resnet50, batches of 1 and 32
+    python -m benchmarks.gpu --networks resnet50 --batches 32 --ways eager     # compiling takes most of the time
     python -m benchmarks.gpu --device cpu --batches 1 --networks resnet18
 
 Weights are random (see `benchmarks.converted`); forms are chosen by products. Calls are timed in turns, each until the
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("--networks", default="resnet18,resnet50")
     parser.add_argument("--kinds", default="spatial,channel,both")
     parser.add_argument("--batches", default="1,32")
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--ways", default="eager,compiled")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()
@@ -45,21 +48,21 @@ def main() -> None:
             student, network = converted(teacher, example, WISHES[kind])
             models[kind] = fastest(student, network, profile(student, example), None).model
         for batch in map(int, arguments.batches.split(",")):
-            for dtype in DTYPES:
-                measure(name, models, example.repeat(batch, 1, 1, 1), dtype, arguments.device, arguments.rounds)
+            for dtype in arguments.dtypes.split(","):
+                measure(name, models, example.repeat(batch, 1, 1, 1), dtype, arguments)
 
 
 @torch.no_grad()
-def measure(name: str, models: dict[str, nn.Module], x: Tensor, dtype: str, device: str, rounds: int) -> None:
-    """Time all networks, eager and compiled, in turns."""
-    x = x.to(device, DTYPES[dtype])
+def measure(name: str, models: dict[str, nn.Module], x: Tensor, dtype: str, arguments: argparse.Namespace) -> None:
+    """Time all networks, each way that was asked for, in turns."""
+    x, ways = x.to(arguments.device, DTYPES[dtype]), arguments.ways.split(",")
     calls: dict[str, Callable[[], object]] = {}
     for kind, model in models.items():
-        moved = copy.deepcopy(model).to(device, DTYPES[dtype]).eval()
-        calls[f"eager {kind}"] = _until_done(moved, x)
-        calls[f"compiled {kind}"] = _until_done(torch.compile(moved), x)
-    timings = in_turns(calls, rounds=rounds, warm_up=3)
-    for way in ("eager", "compiled"):
+        moved = copy.deepcopy(model).to(arguments.device, DTYPES[dtype]).eval()
+        for way in ways:
+            calls[f"{way} {kind}"] = _until_done(moved if way == "eager" else torch.compile(moved), x)
+    timings = in_turns(calls, rounds=arguments.rounds, warm_up=3)
+    for way in ways:
         base = timings[f"{way} original"].median
         for kind in models:
             found = timings[f"{way} {kind}"].median

@@ -91,21 +91,28 @@ def main() -> None:
     teacher.load_state_dict(load_file(arguments.data / f"{arguments.network}.safetensors"))
     teacher.eval().requires_grad_(False)
     cifar = Cifar(arguments.data / "cifar10-jpeg.zip")
+    device = torch.device(arguments.device)
     judging = cifar.judging(arguments.on)
-    print(f"teacher, {arguments.on}: {accuracy(teacher, *judging):.2f} %", flush=True)
+    print(f"teacher, {arguments.on}: {percent_right(teacher, judging, device):.2f} %", flush=True)
     pool, held_out = cifar.pixels("pool"), cifar.pixels("held-out")
     changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
     for kind in arguments.kinds.split(","):
         for start in arguments.starts.split(","):
             begun = start_of(teacher, cifar, kind, start, arguments)
-            print(f"{kind}, {start}: {accuracy(begun, *judging):.2f} % before training", flush=True)
+            print(f"{kind}, {start}: {percent_right(begun, judging, device):.2f} % before training", flush=True)
             for epochs in map(int, arguments.epochs.split(",")):
                 student, seconds = trained(teacher, begun, pool, held_out, epochs, arguments, changes)
+                right = percent_right(student, judging, device)
                 print(
-                    f"{kind}, {start}, {epochs} epochs, seed {arguments.seed}: {accuracy(student, *judging):.2f} % "
-                    f"{arguments.on}, {seconds:.0f} s",
+                    f"{kind}, {start}, {epochs} epochs, seed {arguments.seed}: {right:.2f} % {arguments.on}, "
+                    f"{seconds:.0f} s",
                     flush=True,
                 )
+
+
+def percent_right(model: nn.Module, judging: tuple[torch.Tensor, torch.Tensor], device: torch.device) -> float:
+    """Accuracy on images and labels, computed on the device; the model stays where it lies."""
+    return accuracy(copy.deepcopy(model).to(device), *judging)
 
 
 def trained(

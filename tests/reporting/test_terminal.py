@@ -105,6 +105,14 @@ def test_report_says_where_executed_macs_have_not_fallen(executed, said):
     assert ("The executed MACs have not fallen: smaller, not faster" in text_of(render(report))) is said
 
 
+@pytest.mark.parametrize(("spread", "settled"), [(0.006, True), (0.0062, False)])
+def test_report_calls_nothing_faster_by_less_than_its_runs_vary(spread, settled):
+    noisy = replace(FULL, latency=replace(FULL.latency, spread_after=spread))
+    said = " ".join(text_of(render(noisy)).split())
+    assert ("2.00 times as fast" in said) == settled
+    assert ("runs of one file vary by more than the files differ" in said) != settled
+
+
 def test_agreement_on_images_of_the_fit_is_not_called_held_out():
     report = replace(FULL, agreement=replace(FULL.agreement, held_out=False))
     printed = text_of(render(report))

@@ -63,6 +63,11 @@ class LatencyReport:
         """After over before."""
         return self.after / self.before
 
+    @property
+    def settled(self) -> bool:
+        """Whether the files differ by more than the middle half of the runs of either does."""
+        return abs(self.after - self.before) > max(self.spread_before, self.spread_after)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrecisionReport:

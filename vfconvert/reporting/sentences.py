@@ -10,6 +10,8 @@ from rich.text import Text
 from vfconvert.reporting.report import AgreementReport, ConversionReport, LatencyReport
 from vfconvert.reporting.units import milliseconds, plural, seconds, shapes_text, small, whole
 
+_UNSETTLED = "runs of one file vary by more than the files differ: time them on an idle machine (vfconvert bench)"
+
 
 def whose_images(found: AgreementReport, report: ConversionReport) -> str:
     """Which images agreement was measured on."""
@@ -37,6 +39,8 @@ def speed_lines(report: ConversionReport) -> Iterator[Text]:
     found = report.latency
     if found is not None:
         faster = f"{found.before / found.after:.2f} times as fast" if found.ratio < 1 else "not faster here"
+        if not found.settled:
+            faster = _UNSETTLED
         yield Text.assemble(
             "Latency: ",
             (f"{milliseconds(found.before)} -> {milliseconds(found.after)}", "bold"),
@@ -49,7 +53,8 @@ def speed_lines(report: ConversionReport) -> Iterator[Text]:
 def latency_notes(found: LatencyReport | None) -> Iterator[Text]:
     """How latency was measured, beside a table of it."""
     if found is not None:
-        yield Text(f"Medians of {found.rounds} runs in turns; {_conditions(found)}.")
+        doubt = "" if found.settled else f" {_UNSETTLED.capitalize()}."
+        yield Text(f"Medians of {found.rounds} runs in turns; {_conditions(found)}.{doubt}")
 
 
 def form_lines(report: ConversionReport) -> Iterator[Text]:
