@@ -10,6 +10,7 @@ from vfconvert.batching import running
 from vfconvert.batching.items import Item
 from vfconvert.batching.records import Record
 from vfconvert.batching.running import Progressed
+from vfconvert.container import processors
 from vfconvert.errors import BatchError, GateError
 from vfconvert.reporting.batch import Row, counted, counts_of, headline, rows_of
 from vfconvert.reporting.batch_files import write_summary
@@ -71,7 +72,7 @@ def conducted(
         records = running.run_batch(
             mine,
             folder,
-            jobs=jobs or max(1, running.cores() // 2),  # a conversion uses two cores well
+            jobs=jobs or max(1, processors() // 2),  # a conversion uses two cores well
             again=again,
             resume=resume,
             without=without,

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from dataclasses import MISSING, fields
@@ -78,6 +79,21 @@ def test_command_line_loads_no_heavy_package():
 
 def test_meta_a_heavy_package_is_seen():
     assert heavy_after("import rich") == ["rich"]
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "wanted"),
+    [("schema", None, "2"), ("schema", "5", "5"), ("batch", None, None)],
+    ids=["a container of two processors", "the user says", "batch shares them out"],
+)
+def test_torch_gets_no_more_threads_than_a_container_has(cli_invoke, monkeypatch, command, given, wanted):
+    monkeypatch.setattr("vfconvert.cli.main.processors", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    cli_invoke(command, *(["--help"] if command == "batch" else []), exit_code=0)
+    assert os.environ.get("OMP_NUM_THREADS") == wanted
 
 
 def test_there_is_one_option_for_every_field():

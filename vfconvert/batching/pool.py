@@ -17,10 +17,11 @@ from pathlib import Path
 
 import psutil
 
+from vfconvert.container import memory_left
+
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 60.0  # for a training to write its checkpoint
 _ENDING = (signal.SIGTERM, signal.SIGINT)
-_CGROUP = Path("/sys/fs/cgroup")  # of version 2: what a container may take
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +47,8 @@ class Ended:
 
 def free_bytes() -> int:
     """Memory that a new process could take: of the machine, or of the container where that has less."""
-    machine = int(psutil.virtual_memory().available)
-    try:
-        most = int((_CGROUP / "memory.max").read_text())
-        return min(machine, most - int((_CGROUP / "memory.current").read_text()))
-    except (OSError, ValueError):  # no container, or "max"
-        return machine
+    machine, container = int(psutil.virtual_memory().available), memory_left()
+    return machine if container is None else min(machine, container)
 
 
 def run_all(

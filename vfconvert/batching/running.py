@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from vfconvert.batching.items import FOLDER, Item
 from vfconvert.batching.pool import Ended, Job, free_bytes, run_all
 from vfconvert.batching.records import Record, is_done, key_of, read_record, record_path, write_record
+from vfconvert.container import processors
 from vfconvert.errors import GateError, UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.shortages import reason_of
@@ -61,7 +61,7 @@ def run_batch(
         else:
             waiting.append((item, key))
     work = [_job(number, item, folder, resume) for number, (item, _) in enumerate(waiting)]
-    threads = max(1, cores() // max(1, min(jobs, len(work))))
+    threads = max(1, processors() // max(1, min(jobs, len(work))))
 
     def begun(number: int) -> None:
         item, _ = waiting[number]
@@ -75,11 +75,6 @@ def run_batch(
         records[item.name] = record
         told(Progressed(item=item, record=record))
     return records
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_checkpoint(folder: Path, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -14,6 +15,7 @@ from vfconvert.cli.demo import demo
 from vfconvert.cli.group import MainJobGroup
 from vfconvert.cli.inspect import inspect
 from vfconvert.cli.schema import schema
+from vfconvert.container import processors
 from vfconvert.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime")
@@ -43,13 +45,23 @@ def _version(name: str) -> str:
     callback=_print_versions,
     help="Show the versions of vfconvert, torch, torchvision, onnx, onnxruntime and Python.",
 )
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Convert a pretrained convolutional network to versatile filters.
 
     Reads MODEL, a file written by torch.save or safetensors, fits a smaller network to it layer after layer on
     unlabelled images, writes it as an ONNX file, compares that file with the network, and tells how much of the
     original's behaviour is left. MODEL itself is never changed.
     """
+    if ctx.invoked_subcommand != batch.name:  # which shares processors out to those that it starts
+        _fit_into_container()
+
+
+def _fit_into_container() -> None:
+    """Threads of torch, before it is loaded, as a container's share of time allows; unless the user says how many."""
+    most = processors()
+    if most < (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_NUM_THREADS", str(most))
 
 
 main.add_command(convert)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,13 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vfconvert.container import processors
 from vfconvert.data.decoding import decode_image
 from vfconvert.data.preprocessing import Preprocessing
 from vfconvert.errors import NoImagesError, PreprocessingError
 from vfconvert.progress import Progress, no_progress
 
 _HELD_OUT_SHARE, _HELD_OUT_MOST = 0.2, 2_000
-_THREADS = min(8, os.cpu_count() or 1)
+_MOST_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +107,7 @@ def stacked(
             )
         images[index] = image
 
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with ThreadPoolExecutor(min(_MOST_THREADS, processors())) as pool:
         futures = [pool.submit(fill, index) for index in range(1, count)]
         try:
             for done, future in enumerate(futures, 2):
