@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run again what did not succeed")
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--dry-run", action="store_true", help="decide about the layers, fit and write nothing")
+    parser.add_argument("--device", default="cpu", help="where fits are computed")
     parser.add_argument("--minutes", type=float, default=12)
     parser.add_argument("--gigabytes", type=float, default=12)
     arguments = parser.parse_args()
@@ -50,7 +52,8 @@ def main() -> None:
             before = known.get((arguments.library, name))
             if before is not None and not (arguments.again and not _succeeded(before)):
                 continue
-            line = run(arguments.library, name, arguments.minutes * 60, arguments.gigabytes * 2**30, arguments.dry_run)
+            settings = ["--device", arguments.device, *["--dry-run"] * arguments.dry_run]
+            line = run(arguments.library, name, arguments.minutes * 60, arguments.gigabytes * 2**30, settings)
             known[arguments.library, name] = line
             with arguments.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
@@ -65,7 +68,7 @@ def read(log: Path) -> dict[tuple[str, str], Line]:
     return {(line["library"], line["name"]): line for line in lines}
 
 
-def run(library: str, name: str, seconds: float, memory: float, dry_run: bool = False) -> Line:
+def run(library: str, name: str, seconds: float, memory: float, settings: Sequence[str] = ()) -> Line:
     """One architecture in a process of its own."""
 
     def limit() -> None:
@@ -75,7 +78,7 @@ def run(library: str, name: str, seconds: float, memory: float, dry_run: bool = 
     base: Line = {"library": library, "name": name, "status": "failed", "kept": [], "flags": "", "share": 0.0}
     try:
         ran = subprocess.run(
-            [sys.executable, "-m", "benchmarks.coverage_one", library, name, *["--dry-run"] * dry_run],
+            [sys.executable, "-m", "benchmarks.coverage_one", library, name, *settings],
             capture_output=True,
             text=True,
             timeout=seconds,

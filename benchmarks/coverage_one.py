@@ -69,6 +69,7 @@ def main() -> None:
     parser.add_argument("library", choices=("torchvision", "timm"))
     parser.add_argument("name")
     parser.add_argument("--dry-run", action="store_true", help="decide about every layer, and no more")
+    parser.add_argument("--device", default="cpu", help="where the fit is computed")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -76,6 +77,7 @@ def main() -> None:
     outcome = outcome_of(
         f"{arguments.library}:{arguments.name}",
         dry_run=arguments.dry_run,
+        device=arguments.device,
         arguments=arguments_of(arguments.library, arguments.name),
     )
     line = vars(outcome) | {"seconds": round(time.perf_counter() - begun, 1)}
@@ -83,7 +85,11 @@ def main() -> None:
 
 
 def outcome_of(
-    architecture: str, *, dry_run: bool = False, arguments: Mapping[str, object] = MappingProxyType({})
+    architecture: str,
+    *,
+    dry_run: bool = False,
+    device: str = "cpu",
+    arguments: Mapping[str, object] = MappingProxyType({}),
 ) -> Outcome:
     """Build it, give it weights and the smallest input, and convert it."""
     torch.manual_seed(0)
@@ -120,6 +126,7 @@ def outcome_of(
             calibration_images=IMAGES,
             output=root / "converted.onnx",
             dry_run=dry_run,
+            device=device,
         )
         if shape[0] == 3:
             _write_images(root / "images", shape)
