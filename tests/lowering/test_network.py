@@ -216,6 +216,17 @@ def test_a_layer_of_another_batch_is_plain_and_says_so():
     assert_close_enough(lowered.model(x), student(x), tolerance=1e-10)
 
 
+def test_factors_are_applied_by_norms_that_every_torch_takes_and_divide_by_one():
+    """Some releases refuse `eps` of 0."""
+    student, network, _ = made("mixed", "both")
+    names = [name for name, module in student.named_modules() if isinstance(module, VersatileConv2d)]
+    lowered = lower(student, network, dict.fromkeys(names, "segments")).model
+    norms = [node.args for node in lowered.graph.nodes if node.target is torch.nn.functional.batch_norm]
+    variances = {float(value): eps for _, _, at, *_, eps in norms for value in getattr(lowered, at.target).unique()}
+    assert all(eps > 0 for *_, eps in norms)
+    assert any(variance + eps == 1 and variance != 1 for variance, eps in variances.items())
+
+
 @pytest.mark.parametrize("factor", [0.0, 1e-40, 1e-9, -1e-9, 1e9])
 def test_factors_far_apart_stay_finite(factor):
     torch.manual_seed(0)

@@ -13,6 +13,9 @@ from torch import Tensor, fx, nn
 
 from vfconvert.analysis.streams import Order
 
+# Of a normalisation by a variance of 1 - this, so that it divides by exactly 1. Some releases of torch take none of 0.
+_EPSILON = 2.0**-16
+
 
 @dataclass(frozen=True, eq=False)
 class Value:
@@ -115,10 +118,10 @@ class Emitter:
 
     def affine(self, name: str, node: fx.Node, factor: Tensor, shift: Tensor | None) -> fx.Node:
         """`factor * x + shift` per channel, as the normalisation that runtimes keep in their own layouts."""
-        zeros, ones = self.constant(0.0, factor), self.constant(1.0, factor)
+        zeros, variance = self.constant(0.0, factor), self.constant(1.0 - _EPSILON, factor)
         weight = self.tensor(f"{name}_factor", factor)
         bias = zeros if shift is None else self.tensor(f"{name}_shift", shift)
-        return self.call(torch.nn.functional.batch_norm, node, zeros, ones, weight, bias, False, 0.0, 0.0)
+        return self.call(torch.nn.functional.batch_norm, node, zeros, variance, weight, bias, False, 0.0, _EPSILON)
 
     def constant(self, number: float, like: Tensor) -> fx.Node:
         """A vector of one number, stored once for each length."""
