@@ -30,6 +30,12 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
         "under targets and max_drop, layers takes GLOB=keep only; drop one of the two",
     ),
     ({"spatial": True, "damage_cache": "d.json"}, "damage_cache says nothing without targets or max_drop"),
+    ({"spatial": True, "forms": "smallest"}, "forms: got 'smallest', expected one of fastest, plain"),
+    (
+        {"targets": {"params": "80%", "macs": "70%"}, "forms": "plain"},
+        "forms plain computes as many products as the original, so no plan has fewer; drop it, or the limit on macs of",
+    ),
+    ({"targets": {"latency": "70%"}, "forms": "plain"}, "forms plain .* or the limit on latency of targets"),
     ({"spatial": True, "plan": "p.json"}, "plan says what becomes of every layer, so spatial cannot be given beside"),
     ({"plan": "p.json", "include": ["3"], "refine": 1}, "so include, refine cannot be given beside it; drop them, or"),
 )

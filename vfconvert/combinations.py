@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
 
-from vfconvert.options import ConversionOptions
+from vfconvert.options import FORMS, ConversionOptions
 from vfconvert.training_options import TrainingOptions
 
 TRAINING_PREFIX = "training_"  # of a training's field among those that are stated
@@ -74,6 +74,10 @@ def _of_method(options: ConversionOptions, stated: Collection[str], spelled: Cal
     if options.refine and (options.max_drop is not None or options.dry_run):
         other = f"{dry} fits none" if options.dry_run else f"{drop} fits its own"
         yield f"{refine} has to fit networks, and {other}; drop one of the two"
+    if options.forms not in FORMS:
+        yield f"{spelled('forms')}: got {options.forms!r}, expected one of {', '.join(FORMS)}"
+    if options.forms == "plain":
+        yield from _of_plain_forms(options, spelled)
     if options.damage_cache is not None and not options.searches:
         yield f"{spelled('damage_cache')} says nothing without {targets} or {drop}; add one or drop it"
     for name, needed, wanted in (
@@ -83,3 +87,14 @@ def _of_method(options: ConversionOptions, stated: Collection[str], spelled: Cal
     ):
         if name in stated and not wanted:
             yield f"{spelled(name)} says nothing without {needed}; add that or drop it"
+
+
+def _of_plain_forms(options: ConversionOptions, spelled: Callable[[str], str]) -> Iterator[str]:
+    """What ordinary convolutions, which take the original's products and time, leave without meaning."""
+    forms, targets = spelled("forms"), spelled("targets")
+    for target in options.targets:
+        if target.cost in ("macs", "latency"):
+            yield (
+                f"{forms} plain computes as many products as the original, so no plan has fewer; drop it, or the limit "
+                f"on {target.cost} of {targets}"
+            )

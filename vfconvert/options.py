@@ -13,6 +13,7 @@ from vfconvert.targets import Target
 from vfconvert.training_options import TrainingOptions
 
 Shape = tuple[int, int, int]
+FORMS = ("fastest", "plain")  # how files compute converted layers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +63,7 @@ class ConversionOptions:
     dynamic_size: bool = False  # ONNX of any height and width
     opset: int = 18
     measure: bool = True  # time the forms of each layer, and the network before and after
+    forms: str = "fastest"  # of `FORMS`; "plain": every converted layer as an ordinary convolution
     threads: int = 1  # of the runtime that is timed
     costs: Path | None = None  # table of layer costs, read where it is there and written where not
     precision: str = "fp32"

@@ -15,7 +15,7 @@ from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import Fitted, compress
 from vfconvert.inputs import Images, images_of
 from vfconvert.judging import agreement_on, judged
-from vfconvert.lowering.choice import fastest, timed
+from vfconvert.lowering.choice import as_convolutions, fastest, timed
 from vfconvert.lowering.costs import CostTable, executed
 from vfconvert.lowering.network import Lowered
 from vfconvert.network_plan import NetworkPlan
@@ -127,7 +127,10 @@ class Run:
         # Where products are limited they decide, and not what is fastest here.
         by_products = any(target.cost == "macs" for target in options.targets)
         measured = table if options.measure and not by_products else None
-        lowered = fastest(student, self.network, layers, measured, self.progress, without)
+        if options.forms == "plain":
+            lowered = as_convolutions(student, layers)
+        else:
+            lowered = fastest(student, self.network, layers, measured, self.progress, without)
         if options.measure:
             lowered, timings = timed(self.original, student, lowered, seen, options.threads, as_it_is=by_products)
             self.latency = latency_report(timings, threads=options.threads, batch=len(seen))
@@ -193,6 +196,7 @@ class Run:
             budget=budget,
             training=self.training,
             seconds=seconds,
+            forms=self.options.forms,
             warnings=missed(budget)
             + few_tried(budget, self.options.refine)
             + (self.searched.table.notes if self.searched is not None else ())

@@ -45,6 +45,7 @@ EVERY = {
     "quiet": "true",
     "verbose": "false",
     "measure": "false",
+    "forms": "plain",
     "threads": "2",
     "costs": "c.json",
     "precision": "fp16",

@@ -69,6 +69,7 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         dynamic_size=True,
         opset=20,
         measure=False,
+        forms="plain",
         threads=2,
         costs=Path("c.json"),
         precision="fp16",

@@ -20,6 +20,7 @@ SMALLER = {
     "cifar": f"{QUICK} --no-measure --epochs 1 --batch 8 --fail-under-saving params=20%",
     "super-resolution": f"{QUICK} --no-measure --epochs 1 --batch 8 --views 1 --patch 8 --fail-under-saving params=20%",
     "cpu-speed": f"{QUICK} --target params=90% --max-latency-ratio 1000",
+    "gpu-size": f"{QUICK} --target params=90% --fail-under-saving params=1%",
     "mobile-size": f"{QUICK} --no-measure --target params=70% --fail-under-saving size=1%",
     "ci-smoke": "",
 }

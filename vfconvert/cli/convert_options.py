@@ -16,7 +16,7 @@ from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.formats import SUFFIXES
-from vfconvert.options import ConversionOptions
+from vfconvert.options import FORMS, ConversionOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -222,6 +222,14 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         show_default=True,
         help="Time each layer's inference forms and take the fastest, and time the network before and after. Without, "
         "forms are chosen by their products.",
+    ),
+    _speed(
+        "--forms",
+        type=click.Choice(FORMS),
+        default=DEFAULTS["forms"],
+        show_default=True,
+        help="How the files compute converted layers: each as is fastest here, or all as ordinary convolutions, which "
+        "take the original's time: for GPUs, which several small convolutions keep longer than a large one.",
     ),
     _speed(
         "--threads",

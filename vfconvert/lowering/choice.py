@@ -26,6 +26,11 @@ from vfconvert.tasks.structure import of_one_image
 _ROUNDS, _SECONDS = 15, 15.0  # of timing whole networks
 
 
+def as_convolutions(student: nn.Module, layers: Profile) -> Lowered:
+    """The network as it is, every versatile layer of the profile an ordinary convolution."""
+    return Lowered(student, {layer.name: PLAIN for layer in layers.layers if layer.versatile})
+
+
 def fastest(
     student: nn.Module,
     network: Network | None,
@@ -38,14 +43,13 @@ def fastest(
 
     `layers` is the student's profile; no layer gets a form of `without`. A network without a graph stays as it is.
     """
-    versatile = [layer.name for layer in layers.layers if layer.versatile]
-    plain = dict.fromkeys(versatile, PLAIN)
+    plain = as_convolutions(student, layers)
     if network is None:
-        return Lowered(student, plain)
+        return plain
     variants = choose(student, layers, network.following_norm, table, progress, without)
     if all(variant == PLAIN for variant in variants.values()):
-        return Lowered(student, plain)
-    return lower(student, network, {**plain, **variants})
+        return plain
+    return lower(student, network, {**plain.variants, **variants})
 
 
 def timed(

@@ -256,6 +256,7 @@ class GateReport:
 class ConversionReport:
     """All of a conversion. `warnings` are sentences. Output, parity, agreement are None after a dry run.
 
+    `forms` is what was asked of converted layers: "fastest", or "plain" for ordinary convolutions.
     Where a gate failed and files were not to be kept, there is no output and no artefact: `discarded` tells of those
     that were made, compared and measured, and do not exist.
     """
@@ -286,6 +287,7 @@ class ConversionReport:
     samples: tuple[SampleReport, ...] = ()
     gates: tuple[GateReport, ...] = ()
     discarded: tuple[ArtefactReport, ...] = ()
+    forms: str = "fastest"
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -63,6 +63,7 @@ def form_lines(report: ConversionReport) -> Iterator[Text]:
     if forms:
         counts = Counter(forms)
         measured = " (smaller, not faster here)" if report.latency is not None else ""
+        measured = " (as asked)" if report.forms == "plain" else measured
         said = ", ".join(
             f"{count} as ordinary convolutions{measured}" if form == "plain" else f"{count} in {form}"
             for form, count in counts.most_common()
