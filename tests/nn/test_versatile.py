@@ -128,12 +128,16 @@ def test_repr_names_geometry_and_spec():
     assert text == "VersatileConv2d(3, 8, kernel_size=(3, 3), crops 3x3 1x1)"
 
 
+@pytest.mark.parametrize("way", ["masks", "weight"])
 @settings(max_examples=100)
-@given(cases())
-def test_mask_by_mask_is_the_same_with_gradients(case):
+@given(case=cases(), moved=st.booleans())
+def test_ways_of_training_are_the_same_with_gradients(way, case, moved):
     layer, x = case.layer, case.x.clone().requires_grad_()
+    if moved:  # windows lie on channels in another order
+        channels = layer.geometry.group_inputs
+        layer.order = torch.randperm(channels, generator=torch.Generator().manual_seed(channels))
     twin, twin_x = copy.deepcopy(layer), case.x.clone().requires_grad_()
-    layer.compute_by_mask(True)
+    layer.compute_by(way)
     event(f"groups {layer.geometry.groups}")
     output, expected = layer(x), twin(twin_x)
     assert_close_enough(output, expected)
@@ -143,18 +147,19 @@ def test_mask_by_mask_is_the_same_with_gradients(case):
     assert_close_enough(x.grad, twin_x.grad)
     for parameter, other in zip(layer.parameters(), twin.parameters(), strict=True):
         assert_close_enough(parameter.grad, other.grad, tolerance=1e-10)
-    layer.compute_by_mask(False)
+    layer.compute_by(None)
     assert torch.equal(layer(x), twin(x))
 
 
-def test_meta_moved_outputs_are_seen_mask_by_mask():
+@pytest.mark.parametrize("way", ["masks", "weight"])
+def test_meta_moved_outputs_are_seen(way):
     layer = VersatileConv2d(ConvGeometry.of(nn.Conv2d(4, 8, 3, padding=1)))
     x = torch.randn(2, 4, 6, 6)
     before = layer(x)
-    layer.compute_by_mask(True)
+    layer.compute_by(way)
     torch.testing.assert_close(layer(x), before)
     layer.rows.copy_(layer.rows.roll(1))
-    layer.compute_by_mask(True)
+    layer.compute_by(way)
     assert not torch.allclose(layer(x), before)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from vfconvert.nn.by_mask import MaskParts, convolve_by_mask
 from vfconvert.ops.crops import crops_and_levels
-from vfconvert.ops.expand import default_rows, expand
+from vfconvert.ops.expand import Expansion, default_rows, expand
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 
@@ -65,17 +65,23 @@ class VersatileConv2d(nn.Module):
         self.register_buffer("order", None)
         self.register_buffer("rows", default_rows(geometry, spec).to(device))
         self._parts: MaskParts | None = None
+        self._expansion: Expansion | None = None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
-    def compute_by_mask(self, wanted: bool) -> None:
-        """Compute mask by mask from now on, as far as the layer can be; by its expanded weight, as at first, if not.
+    def compute_by(self, way: Literal["masks", "weight"] | None) -> None:
+        """Compute so from now on: mask by mask as far as the layer can be, or by a weight that is quick to make.
 
-        To be asked for again where `rows` have changed or moved.
+        Both keep what depends on `rows` and `order` alone, and have to be asked for again where these have changed or
+        moved; None, as at first, keeps nothing.
         """
-        self._parts = MaskParts.of(self.geometry, self.spec, self.rows) if wanted else None
+        self._parts = MaskParts.of(self.geometry, self.spec, self.rows) if way == "masks" else None
+        quick = way is not None and self._parts is None
+        self._expansion = Expansion.of(self.weight, self.spec, self.rows, self.order) if quick else None
 
     def expanded_weight(self) -> Tensor:
         """The weight `(N, C/G, kh, kw)` of the ordinary convolution that computes the same."""
+        if self._expansion is not None:
+            return self._expansion.weight(self.weight, self.scale)
         weight = expand(self.weight, self.spec, self.rows, self.scale)
         return weight if self.order is None else weight.index_select(1, self.order.argsort())
 

@@ -10,6 +10,8 @@ whole filter where it is used besides), in the stack of all masked copies.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,6 +42,32 @@ def expand(bank: Tensor, spec: VersatileSpec, rows: Tensor, scale: Tensor | None
     copies = [masked_bank(bank, crop, window) for crop in spec.crops for window in windows]
     weight = torch.cat(copies).index_select(0, rows)  # (N, C, kh, kw)
     return weight if scale is None else weight * scale.view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Expansion:
+    """What making a layer's weight needs besides its bank, so that it takes a selection and a product.
+
+    `primaries` `(N,)` are the outputs' own, `mask` `(N, C, kh, kw)` of ones and zeros what each has of its primary;
+    `channels` `(C,)`, or None, puts the channels of the bank in the order of the inputs.
+    """
+
+    primaries: Tensor
+    mask: Tensor
+    channels: Tensor | None
+
+    @classmethod
+    def of(cls, bank: Tensor, spec: VersatileSpec, rows: Tensor, order: Tensor | None) -> Expansion:
+        """That of a layer with this bank; see `VersatileConv2d` for the others."""
+        channels = None if order is None else order.argsort()
+        mask = expand(torch.ones_like(bank.detach()), spec, rows)
+        return cls(rows % len(bank), mask if channels is None else mask.index_select(1, channels), channels)
+
+    def weight(self, bank: Tensor, scale: Tensor | None) -> Tensor:
+        """As `expand` makes it, `(N, C, kh, kw)`."""
+        chosen = bank if self.channels is None else bank.index_select(1, self.channels)
+        weight = chosen.index_select(0, self.primaries) * self.mask
+        return weight if scale is None else weight * scale.view(-1, 1, 1, 1)
 
 
 def row_of(spec: VersatileSpec, primaries: int, *, crop: int, window: int, primary: int) -> int:

@@ -130,6 +130,7 @@ class Learner:
         """Put such tensors back."""
         self._optimizer.zero_grad(set_to_none=True)
         self.student.load_state_dict(part(tensors, "model"))
+        set_forms(self.student, self._job.device)
         if self._average is not None:
             self._average.values = {k: t.to(self._job.device) for k, t in part(tensors, "average").items()}
         load_optimizer(self._optimizer, tensors)
@@ -146,19 +147,19 @@ class Learner:
             parameter.grad = None
         for module in self.student.modules():
             if isinstance(module, VersatileConv2d):
-                module.compute_by_mask(False)
+                module.compute_by(None)
         self.student = plain_norms(self.student).eval().requires_grad_(False)
 
 
 def set_forms(student: nn.Module, device: torch.device) -> None:
-    """Have wide layers computed mask by mask on a processor; by a rule, so that a run that goes on computes the same.
+    """Have wide layers computed mask by mask on a processor, others by a weight that is quick to make.
 
-    Measured by `benchmarks.training_step`.
+    By a rule, so that a run that goes on computes the same. Measured by `benchmarks.training_step`.
     """
     for module in student.modules():
         if isinstance(module, VersatileConv2d):
             narrow = min(module.geometry.in_channels, module.geometry.out_channels)
-            module.compute_by_mask(device.type == "cpu" and narrow >= _WIDE)
+            module.compute_by("masks" if device.type == "cpu" and narrow >= _WIDE else "weight")
 
 
 def part(tensors: Mapping[str, Tensor], kind: str) -> dict[str, Tensor]:
