@@ -80,6 +80,7 @@ def test_check_takes_one_file_without_a_list(found: vfconvert.Conversion, tmp_pa
         ({"path": 3}, r"path: got 3, expected a path$"),
         ({"path": "a.safetensors", "like": 3}, r"like: got 3, expected the network that was converted or None$"),
         ({"path": "a.safetensors", "lowered": 1}, r"lowered: got 1, expected True or False$"),
+        ({"path": "a.safetensors", "plain": 1}, r"plain: got 1, expected True or False$"),
         ({"path": "a.safetensors", "example": [1]}, r"example: got \[1\], expected a tensor of images \(B, C, H, W\)"),
     ],
 )
@@ -87,6 +88,11 @@ def test_load_refuses(arguments: dict[str, Any], said: str) -> None:
     with pytest.raises(TypeError, match=rf"^load\(\): {said}") as raised:
         vfconvert.load(**arguments)
     assert one_line(raised.value)
+
+
+def test_load_gives_one_form() -> None:
+    with pytest.raises(ValueError, match=r"^load\(\): lowered and plain are two forms of one network; drop one"):
+        vfconvert.load("a.safetensors", lowered=True, plain=True)
 
 
 def test_convert_and_save_report_refuse(found: vfconvert.Conversion) -> None:

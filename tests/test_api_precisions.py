@@ -18,7 +18,8 @@ from vfconvert.errors import ExportError, GateError, UnwritableOutputError
 from vfconvert.lowering.network import Lowered, lower
 from vfconvert.ops.blocks import CANCELLING
 from vfconvert.quantizing import to_fp16
-from vfconvert.reporting.report import ArtefactReport, PrecisionReport
+from vfconvert.reporting.latency import PrecisionReport
+from vfconvert.reporting.report import ArtefactReport
 
 ROWS = ("original", "original fp16", "converted", "converted fp16")
 

@@ -24,7 +24,8 @@ from vfconvert.nn.several_inputs import inputs_of
 from vfconvert.ops.blocks import CANCELLING, VARIANTS
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
-from vfconvert.reporting.report import ArtefactReport, ParityReport, PrecisionReport
+from vfconvert.reporting.latency import PrecisionReport
+from vfconvert.reporting.report import ArtefactReport, ParityReport
 from vfconvert.temporary import scratch
 from vfconvert.verification import (
     BATCH_SIZES,

@@ -17,6 +17,17 @@ def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
     owner._modules[leaf] = module
 
 
+def with_convolutions(model: nn.Module) -> nn.Module:
+    """The network with ordinary convolutions in place of versatile layers; changed in place, all else is its own."""
+    made: dict[VersatileConv2d, nn.Module] = {}
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(layer, VersatileConv2d) and name:
+            if layer not in made:
+                made[layer] = layer.as_conv2d().train(layer.training)
+            replace_module(model, name, made[layer])
+    return model
+
+
 def rewrite(model: nn.Module, plan: Plan) -> nn.Module:
     """A copy of the model with the plan's layers replaced by randomly initialised versatile convolutions.
 

@@ -31,12 +31,12 @@ from vfconvert.progress import Progress
 from vfconvert.reporting.budget import budget_report, damages, few_tried, missed
 from vfconvert.reporting.cautions import layout_warning, linears_unknown, rounded, warnings_of
 from vfconvert.reporting.describe import latency_report, layer_rows, linear_rows, points_lost, size_of
+from vfconvert.reporting.latency import LatencyReport
 from vfconvert.reporting.report import (
     ArtefactReport,
     BudgetReport,
     ConversionReport,
     FileReport,
-    LatencyReport,
     TrainingReport,
     TrialReport,
 )

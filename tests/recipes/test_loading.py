@@ -55,6 +55,19 @@ def test_network_of_another_kind_comes_back(original: Small, tmp_path: Path, wis
     assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max()
 
 
+@pytest.mark.parametrize("wish", [WISH, Wish(channel=True)], ids=["lines", "both"])
+def test_network_comes_back_with_ordinary_convolutions(original: Small, tmp_path: Path, wish: Wish) -> None:
+    model, images = converted(original, wish, 16), torch.randn(3, 3, 16, 16)
+    plain = vfconvert.load(write(model, tmp_path / "model.safetensors"), like=original, plain=True)
+    kinds = {name: type(module) for name, module in original.named_modules(remove_duplicate=False)}
+    assert {name: type(module) for name, module in plain.named_modules(remove_duplicate=False)} == kinds
+    assert plain.again is plain.block
+    with torch.no_grad():
+        assert torch.equal(plain(images), model(images))
+        plain.block[0].weight += 1e-3
+        assert not torch.equal(plain(images), model(images))
+
+
 def test_precision_and_modes_are_kept(original: Small, student: nn.Module, tmp_path: Path) -> None:
     model = copy.deepcopy(student).double().train()
     path = write(model, tmp_path / "model.safetensors")

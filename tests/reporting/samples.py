@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
+from vfconvert.reporting.latency import LatencyReport, PrecisionReport
 from vfconvert.reporting.report import (
     AgreementReport,
     ArtefactReport,
     ConversionReport,
     FileReport,
     ImagesReport,
-    LatencyReport,
     LayerRow,
     ParityReport,
-    PrecisionReport,
     Size,
 )
 

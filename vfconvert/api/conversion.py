@@ -30,7 +30,8 @@ from vfconvert.options import ConversionOptions
 from vfconvert.overrides import Override
 from vfconvert.pipeline import converted
 from vfconvert.progress import Progress, no_progress
-from vfconvert.reporting.report import ArtefactReport, ConversionReport, PrecisionReport
+from vfconvert.reporting.latency import PrecisionReport
+from vfconvert.reporting.report import ArtefactReport, ConversionReport
 from vfconvert.reporting.units import judged_value, metric
 from vfconvert.reporting.writing import write_report
 from vfconvert.reporting.written import with_files

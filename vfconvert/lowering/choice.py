@@ -16,11 +16,10 @@ from vfconvert.lowering.costs import CostTable, choose, quick_onnx
 from vfconvert.lowering.network import Lowered, lower
 from vfconvert.measuring.runtime import fed, onnx_session
 from vfconvert.measuring.timing import Timing, in_turns
-from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import opened
 from vfconvert.ops.blocks import PLAIN
 from vfconvert.progress import Progress, no_progress
-from vfconvert.rewriting import replace_module
+from vfconvert.rewriting import with_convolutions
 from vfconvert.tasks.structure import of_one_image
 
 _ROUNDS, _SECONDS = 15, 15.0  # of timing whole networks
@@ -101,11 +100,7 @@ class _Images(nn.Module):
 def _expanded(model: nn.Module) -> nn.Module:
     """The network with ordinary convolutions in place of versatile layers: what a runtime makes of the file's nodes."""
     tensors = (*model.parameters(), *model.buffers())
-    twin = copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    for name, layer in list(twin.named_modules()):
-        if isinstance(layer, VersatileConv2d):
-            replace_module(twin, name, layer.as_conv2d())
-    return twin
+    return with_convolutions(copy.deepcopy(model, {id(tensor): tensor for tensor in tensors}))
 
 
 def time_files(files: Mapping[str, bytes | Path], example: Tensor, threads: int) -> dict[str, Timing]:

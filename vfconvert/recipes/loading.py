@@ -35,6 +35,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import Inputs, input_names, joined, separated
 from vfconvert.recipes.building import OTHER, rebuilt, tensors_of
 from vfconvert.recipes.recipe import KEY, Recipe, read_recipe, shown
+from vfconvert.rewriting import with_convolutions
 from vfconvert.shortages import shortages_named
 
 _LARGEST_EXAMPLE = 2**24  # numbers in an image that is made up
@@ -46,22 +47,27 @@ def load(
     *,
     like: nn.Module | None = None,
     lowered: bool = False,
+    plain: bool = False,
     example: Tensor | Sequence[Tensor] | None = None,
 ) -> nn.Module:
     """A converted network from a `.safetensors` file, on the CPU and in evaluation mode.
 
     The network is built by the name in the file (of torchvision or timm), else from a copy of `like`, the original
     network. It holds trainable `VersatileConv2d` layers; with `lowered`, their inference form instead, traced with
-    `example` `(B, C, H, W)` (noise `(2, C, H, W)` of the shape in the file if None). A network of several inputs takes
-    them as the original does, and `example` is then a sequence of them.
+    `example` `(B, C, H, W)` (noise `(2, C, H, W)` of the shape in the file if None); with `plain`, ordinary `Conv2d`
+    layers of the original's size, as GPUs run them fastest. A network of several inputs takes them as the original
+    does, and `example` is then a sequence of them.
 
     Raises `NotAModelError`, `EmptyModelError`, `TruncatedModelError` where the file is not one of these or is damaged;
     `UntrustedModelError`, `ArchitectureNeededError`, `ArchitectureError`, `MissingPackageError` where the network
     cannot be built; `IllegalSpecError` and `StateDictMismatchError` where file and network do not fit;
     `UnsupportedModelError` for a file of another version, or a network that cannot be traced; `InputShapeError` where
-    the network rejects `example`; `TypeError` for an argument of another kind.
+    the network rejects `example`; `TypeError` for an argument of another kind, `ValueError` for both `lowered` and
+    `plain`.
     """
     path = _checked(path, like, lowered, example)
+    if read_value("load(): plain", "bool", plain) and lowered:
+        raise ValueError("load(): lowered and plain are two forms of one network; drop one of the two")
     if (kind := sniff(path)) is not FileKind.SAFETENSORS:
         raise NotAModelError(f"{path}: is {kind.value}, expected a .safetensors file that vfconvert wrote")
     try:
@@ -76,6 +82,8 @@ def load(
         model = rebuilt(recipe, header, like, path)
         _fill_(model, recipe, {name: file.get_tensor(name).clone() for name in header}, path)
     model.eval()
+    if plain:
+        return with_convolutions(model)
     return _lowered(model, recipe, example, path) if lowered else model
 
 

@@ -8,7 +8,8 @@ from vfconvert.analysis.totals import Totals
 from vfconvert.budget.frontier import Point
 from vfconvert.budget.table import OptionTable
 from vfconvert.budget.targets import file_bytes
-from vfconvert.reporting.report import ArtefactReport, BudgetReport, LatencyReport, TargetReport, TrialReport
+from vfconvert.reporting.latency import LatencyReport
+from vfconvert.reporting.report import ArtefactReport, BudgetReport, TargetReport, TrialReport
 from vfconvert.targets import Target
 
 

@@ -17,7 +17,8 @@ from vfconvert.ledger import flag_of
 from vfconvert.measuring.timing import Timing
 from vfconvert.nn import VersatileConv2d
 from vfconvert.planning import Convert, Decision, Keep, Plan
-from vfconvert.reporting.report import AgreementReport, ImagesReport, LatencyReport, LayerRow, Size
+from vfconvert.reporting.latency import LatencyReport
+from vfconvert.reporting.report import AgreementReport, ImagesReport, LayerRow, Size
 from vfconvert.reporting.units import is_share
 from vfconvert.specs import ConvGeometry
 from vfconvert.tasks.structure import VaryingOutputError, varies

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from vfconvert.reporting.report import ConversionReport, LayerRow, PrecisionReport
+from vfconvert.reporting.latency import PrecisionReport
+from vfconvert.reporting.report import ConversionReport, LayerRow
 from vfconvert.reporting.units import mebibytes, milliseconds, percent, plural, ratio, whole
 
 EVERYTHING_ELSE = "everything else"

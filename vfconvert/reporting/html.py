@@ -14,7 +14,8 @@ from vfconvert.reporting.gates import gate_text
 from vfconvert.reporting.html_layers import layer_view
 from vfconvert.reporting.html_page import rendered
 from vfconvert.reporting.html_samples import sample_view, samples_note
-from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, LatencyReport, TrainingReport
+from vfconvert.reporting.latency import LatencyReport
+from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, TrainingReport
 from vfconvert.reporting.sentences import form_lines, images_lines, latency_notes, notes, parity_lines, whose_images
 from vfconvert.reporting.training import metric_text, training_lines
 from vfconvert.reporting.units import judged_value, mebibytes, milliseconds, percent, ratio, seconds, shapes_text

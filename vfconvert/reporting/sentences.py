@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from rich.text import Text
 
-from vfconvert.reporting.report import AgreementReport, ConversionReport, LatencyReport
+from vfconvert.reporting.latency import LatencyReport
+from vfconvert.reporting.report import AgreementReport, ConversionReport
 from vfconvert.reporting.units import milliseconds, plural, seconds, shapes_text, small, whole
 
 _UNSETTLED = "runs of one file vary by more than the files differ: time them on an idle machine (vfconvert bench)"
