@@ -86,7 +86,8 @@ def converted(
     fitted = run.search(images, table) if options.searches and images is not None else None
     run.save_plan()
     if options.dry_run or images is None:
-        after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted)
+        shared = prepared.network is not None and options.forms != "plain"
+        after = planned(prepared.teacher, prepared.before, prepared.layers, run.plan.converted, shared=shared)
         return Converted(report=gated(run.report(after=after), options), plan=run.network_plan, delivery=None)
     return _export(run, fitted if fitted is not None else run.fit(run.plan, images), images, table)
 

@@ -4,6 +4,9 @@ import json
 
 import onnx
 import pytest
+import torch
+
+from tests.cli.conftest import network
 
 
 @pytest.fixture
@@ -39,3 +42,35 @@ def test_plain_forms_are_one_convolution_a_layer(converted, timed):
     assert report["after"]["macs_executed"] == report["before"]["macs_executed"]
     assert (report["latency"] is not None) == (timed == "--measure")
     assert "1 as ordinary convolutions (as asked)." in said
+
+
+@pytest.mark.parametrize(("forms", "falls"), [("plain", False), ("fastest", True)])
+def test_a_dry_run_tells_the_products_of_the_forms_that_are_asked_for(cli_invoke, model_path, forms, falls):
+    said = cli_invoke(model_path, "--spatial", "--forms", forms, "--dry-run", "--json", exit_code=0).stdout
+    report = json.loads(said)
+    assert (report["after"]["macs_executed"] < report["before"]["macs_executed"]) == falls
+    assert report["after"]["macs_method"] < report["before"]["macs_method"]
+
+
+DECIDING = """
+from torch import nn
+from tests.cli.conftest import network
+
+class Deciding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network()
+
+    def forward(self, x):
+        return self.net(x if x.mean() > -9 else -x)  # which no trace can follow
+"""
+
+
+def test_a_dry_run_promises_no_fewer_products_of_a_network_that_is_not_lowered(cli_invoke, tmp_path):
+    (tmp_path / "deciding.py").write_text(DECIDING)
+    weights = {f"net.{name}": tensor for name, tensor in network().state_dict().items()}
+    torch.save(weights, tmp_path / "weights.pt")
+    flags = (tmp_path / "weights.pt", "--arch", f"{tmp_path / 'deciding.py'}:Deciding", "--input-shape", "3,12,12")
+    report = json.loads(cli_invoke(*flags, "--spatial", "--dry-run", "--json", exit_code=0).stdout)
+    assert any("control flow cannot be traced" in text for text in report["warnings"])
+    assert report["after"]["macs_executed"] == report["before"]["macs_executed"] > report["after"]["macs_method"]

@@ -93,11 +93,14 @@ def totals_of(model: nn.Module, layers: Profile, count: MacCount) -> Totals:
     )
 
 
-def planned(model: nn.Module, before: Totals, layers: Profile, conversions: Iterable[Conversion]) -> Totals:
+def planned(
+    model: nn.Module, before: Totals, layers: Profile, conversions: Iterable[Conversion], *, shared: bool = True
+) -> Totals:
     """Totals of the network after the conversions, before any is made; `before` and `layers` are the network's own.
 
     The method's count is that of the default rows; a fit that chooses among crops of one level changes it
-    afterwards. Executed MACs are those of shared sums; where an ordinary convolution is faster, the file has that.
+    afterwards. Executed MACs are those of shared sums (where an ordinary convolution is faster, the file has that), or
+    without `shared`, as of networks that are not lowered, the original's.
     The conversions name layers that are neither shared nor tied to others, since only their numbers go away.
     """
     numbers, saved, spared = before.numbers, 0, 0
@@ -119,7 +122,7 @@ def planned(model: nn.Module, before: Totals, layers: Profile, conversions: Iter
         before,
         numbers=numbers,
         macs_method=before.macs_method - saved,
-        macs_executed=before.macs_executed - spared,
+        macs_executed=before.macs_executed - (spared if shared else 0),
     )
 
 
