@@ -9,6 +9,7 @@ import torch
 import vfconvert
 from tests.cli.conftest import network
 from vfconvert.combinations import wrong_combination
+from vfconvert.gates import Saving
 from vfconvert.options import ConversionOptions
 
 PLAIN = {"reconstruct": False, "measure": False}
@@ -35,6 +36,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
         {"targets": {"params": "80%", "macs": "70%"}, "forms": "plain"},
         "forms plain computes as many products as the original, so no plan has fewer; drop it, or the limit on macs of",
     ),
+    ({"plan": "p.json", "forms": "smallest"}, "forms: got 'smallest', expected one of fastest, plain"),
     ({"targets": {"latency": "70%"}, "forms": "plain"}, "forms plain .* or the limit on latency of targets"),
     ({"spatial": True, "plan": "p.json"}, "plan says what becomes of every layer, so spatial cannot be given beside"),
     ({"plan": "p.json", "include": ["3"], "refine": 1}, "so include, refine cannot be given beside it; drop them, or"),
@@ -77,3 +79,13 @@ def test_the_words_are_the_callers() -> None:
     assert problem(max_drop=1.0, dry_run=True) == (
         "<max_drop> has to fit networks, and <dry_run> fits none; drop one of the two"
     )
+    assert problem(spatial=True, forms="plain", int8=True) == (
+        "<int8> stores ordinary convolutions whole, so that the file is as large as the original's in eight bits; drop "
+        "it, or <forms> plain"
+    )
+    for gate in ({"max_latency_ratio": 0.9}, {"fail_under_saving": (Saving(cost="macs", share=0.2),)}):
+        assert problem(spatial=True, forms="plain", **gate) == (
+            f"<forms> plain takes the original's products and time, so <{next(iter(gate))}> would fail; "
+            "drop one of the two"
+        )
+    assert problem(spatial=True, forms="plain", max_latency_ratio=1.1) is None

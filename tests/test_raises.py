@@ -43,7 +43,8 @@ INTERNAL = {
         *("budget.cache", "lowering.costs", "training.checkpoint"),
         # Mistakes of a caller.
         *("budget.building", "fitting.boundary", "fitting.layers", "inputs", "lowering.form", "lowering.layer"),
-        *("ops.moments", "tuning", "samples", "keyword_values", "keywords", "api", "many", "recipes.loading"),
+        *("ops.moments", "tuning", "samples", "keyword_values", "keywords", "api", "many"),
+        *("recipes.loading", "nn.versatile"),
     },
     "TypeError": {
         *("analysis.profile", "eligibility", "loading.exported", "loading.claims", "lowering.kept", "nn.flattened"),

@@ -1,13 +1,15 @@
 """The exporter is quiet, and nobody else is."""
 
 import logging
+import os
+import subprocess
 import sys
 import threading
 import warnings
 
 import pytest
 
-from vfconvert.silence import silenced
+from vfconvert.silence import silenced, stdout_closed
 
 
 def _make_noise(text: str) -> None:
@@ -50,3 +52,22 @@ def test_silenced_lets_other_threads_print(capsys: pytest.CaptureFixture[str]) -
         thread.join()
         sys.stdout.flush()
     assert capsys.readouterr().out == "progress\n"
+
+
+def test_what_is_written_past_python_is_lost_within_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        os.write(1, b"within")
+        raise ValueError("passes through")
+
+    sys.stdout.write("before ")
+    with pytest.raises(ValueError, match="passes through"), silenced(), stdout_closed():
+        fail()
+    os.write(1, b"after")
+    assert capfd.readouterr().out == "before after"
+
+
+def test_a_process_without_standard_output_goes_on() -> None:
+    code = "import os, sys; os.close(1)\nfrom vfconvert.silence import stdout_closed\n"
+    code += "with stdout_closed(): pass\nsys.stderr.write('done'); sys.stderr.flush(); os._exit(0)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stderr == "done"

@@ -53,6 +53,10 @@ def _of_method(options: ConversionOptions, stated: Collection[str], spelled: Cal
     """Nothing that says how to convert, or more than one thing."""
     spatial, channel, targets, layers, plan = map(spelled, ("spatial", "channel", "targets", "layers", "plan"))
     drop, refine, dry = spelled("max_drop"), spelled("refine"), spelled("dry_run")
+    if options.forms not in FORMS:
+        yield f"{spelled('forms')}: got {options.forms!r}, expected one of {', '.join(FORMS)}"
+    if options.forms == "plain":
+        yield from _of_plain_forms(options, spelled)
     if options.plan is not None:
         if given := [spelled(name) for name in _STATED_BY_A_PLAN if name in stated]:
             yield (
@@ -74,10 +78,6 @@ def _of_method(options: ConversionOptions, stated: Collection[str], spelled: Cal
     if options.refine and (options.max_drop is not None or options.dry_run):
         other = f"{dry} fits none" if options.dry_run else f"{drop} fits its own"
         yield f"{refine} has to fit networks, and {other}; drop one of the two"
-    if options.forms not in FORMS:
-        yield f"{spelled('forms')}: got {options.forms!r}, expected one of {', '.join(FORMS)}"
-    if options.forms == "plain":
-        yield from _of_plain_forms(options, spelled)
     if options.damage_cache is not None and not options.searches:
         yield f"{spelled('damage_cache')} says nothing without {targets} or {drop}; add one or drop it"
     for name, needed, wanted in (
@@ -98,3 +98,14 @@ def _of_plain_forms(options: ConversionOptions, spelled: Callable[[str], str]) -
                 f"{forms} plain computes as many products as the original, so no plan has fewer; drop it, or the limit "
                 f"on {target.cost} of {targets}"
             )
+    ratio = options.max_latency_ratio
+    gates = [spelled("fail_under_saving") for one in options.fail_under_saving if one.cost in ("macs", "latency")]
+    if ratio is not None and ratio < 1:
+        gates.append(spelled("max_latency_ratio"))
+    if gates:
+        yield f"{forms} plain takes the original's products and time, so {gates[0]} would fail; drop one of the two"
+    if options.int8:
+        yield (
+            f"{spelled('int8')} stores ordinary convolutions whole, so that the file is as large as the original's in "
+            f"eight bits; drop it, or {forms} plain"
+        )

@@ -23,9 +23,10 @@ def processors() -> int:
 
 def memory_left() -> int | None:
     """Bytes that the container may still take; None where it has no limit of its own."""
-    left = []
-    for folder in _folders():
-        most, current = _words(folder / "memory.max"), _words(folder / "memory.current")
+    left, names = [], [(folder, "memory.max", "memory.current") for folder in _folders()]
+    names += [(folder, "memory.limit_in_bytes", "memory.usage_in_bytes") for folder in _folders("memory")]
+    for folder, limit, usage in names:
+        most, current = _words(folder / limit), _words(folder / usage)
         if most and current and most[0].isdigit():
             left.append(int(most[0]) - int(current[0]))
     return min(left, default=None)
@@ -37,18 +38,21 @@ def _quotas() -> Iterator[float]:
         words = _words(folder / "cpu.max")
         if len(words) == 2 and words[0].isdigit():
             yield int(words[0]) / int(words[1])
-    for name in ("cpu", "cpu,cpuacct"):
-        quota, period = (_words(_GROUPS / name / f"cpu.cfs_{what}_us") for what in ("quota", "period"))
-        if quota and period and quota[0].isdigit():  # -1: none
+    for folder in (*_folders("cpu"), *_folders("cpu,cpuacct")):
+        quota, period = (_words(folder / f"cpu.cfs_{what}_us") for what in ("quota", "period"))
+        if quota and period and quota[0].isdigit() and int(period[0]):  # -1: none
             yield int(quota[0]) / int(period[0])
 
 
-def _folders() -> list[Path]:
-    """Of the process's group of version 2 and of those around it; a container sees its own as the outermost."""
-    lines = _OWN.read_text().splitlines() if _OWN.is_file() else []
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
-    folder = _GROUPS / own
-    return [around for around in (folder, *folder.parents) if around.is_relative_to(_GROUPS)]
+def _folders(controller: str = "") -> list[Path]:
+    """Of the process's group and of those around it: of version 2, or of a controller of version 1.
+
+    A container sees its own as the outermost, whatever path the process has.
+    """
+    root = _GROUPS / controller
+    lines = [line.split(":", 2) for line in _OWN.read_text().splitlines()] if _OWN.is_file() else []
+    own = next((path for _, names, path in lines if names == controller), "").lstrip("/")
+    return [around for around in (root / own, *(root / own).parents) if around.is_relative_to(root)]
 
 
 def _words(path: Path) -> list[str]:

@@ -15,8 +15,7 @@ from vfconvert.verification.parity import FLOAT32_TOLERANCE
 
 def check_gates(options: ConversionOptions) -> None:
     """Raise `UncheckableGateError` where the run that is asked for would not measure what a gate limits."""
-    timed = options.max_latency_ratio is not None or any(one.cost == "latency" for one in options.fail_under_saving)
-    if timed and not options.measure:
+    if _timed(options) and not options.measure:
         flag = "--max-latency-ratio" if options.max_latency_ratio is not None else "--fail-under-saving latency"
         raise UncheckableGateError(f"{flag}: --no-measure times nothing; drop one of the two")
     if options.fail_over_drop is not None and options.data is None:
@@ -31,12 +30,18 @@ def check_gates(options: ConversionOptions) -> None:
         )
 
 
+def _timed(options: ConversionOptions) -> bool:
+    """Whether a gate is on latency."""
+    return options.max_latency_ratio is not None or any(one.cost == "latency" for one in options.fail_under_saving)
+
+
 def gated(report: ConversionReport, options: ConversionOptions) -> ConversionReport:
     """The report with its gates judged; where one failed, and files are not to be kept, as it is without the files."""
     if options.dry_run:
         told = ("gates judge what was made and measured, and a dry run makes nothing: none was judged",)
         return replace(report, warnings=(*report.warnings, *told)) if options.gated else report
-    warnings = dict.fromkeys((*report.warnings, *_beyond_the_search(report, options)))  # judged again, it says so once
+    doubts = (*_beyond_the_search(report, options), *_of_noise(report, options))
+    warnings = dict.fromkeys((*report.warnings, *doubts))  # judged again, it says so once
     report = replace(report, gates=tuple(_gates(report, options)), warnings=tuple(warnings))
     if not report.failed_gates or options.keep_on_fail:
         return report
@@ -62,6 +67,15 @@ def _failure(report: ConversionReport) -> GateError:
     error = GateError(f"{len(report.failed_gates)} of {len(report.gates)} gate(s) failed: {said}{files}")
     error.report = report
     return error
+
+
+def _of_noise(report: ConversionReport, options: ConversionOptions) -> Iterator[str]:
+    """A gate on time that is judged by timings of which another run may say the opposite."""
+    if _timed(options) and report.latency is not None and not report.latency.settled:
+        yield (
+            "the gate on latency was judged by runs of which those of one file vary by more than the files differ: "
+            "another run may judge otherwise; use an idle machine"
+        )
 
 
 def _beyond_the_search(report: ConversionReport, options: ConversionOptions) -> Iterator[str]:

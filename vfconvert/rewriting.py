@@ -19,9 +19,11 @@ def replace_module(root: nn.Module, name: str, module: nn.Module) -> None:
 
 def with_convolutions(model: nn.Module) -> nn.Module:
     """The network with ordinary convolutions in place of versatile layers; changed in place, all else is its own."""
+    if isinstance(model, VersatileConv2d):
+        return model.as_conv2d().train(model.training)
     made: dict[VersatileConv2d, nn.Module] = {}
     for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if isinstance(layer, VersatileConv2d) and name:
+        if isinstance(layer, VersatileConv2d):
             if layer not in made:
                 made[layer] = layer.as_conv2d().train(layer.training)
             replace_module(model, name, made[layer])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO, cast
+
+_STDOUT = 1  # its descriptor
 
 
 @contextlib.contextmanager
@@ -29,6 +32,28 @@ def silenced() -> Iterator[None]:
             yield
         finally:
             logging.disable(disabled)
+
+
+@contextlib.contextmanager
+def stdout_closed() -> Iterator[None]:
+    """Within the block what is written to the process's standard output is lost, by C++ and other threads too.
+
+    torch's older ONNX exporter prints the graph of a network that it cannot write there, past `sys.stdout`.
+    """
+    sys.stdout.flush()  # what was printed before is not lost
+    try:
+        kept = os.dup(_STDOUT)
+    except OSError:  # it is closed already
+        yield
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, _STDOUT)
+        os.close(nowhere)
+        yield
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 class _Muted:

@@ -163,6 +163,23 @@ def test_meta_moved_outputs_are_seen(way):
     assert not torch.allclose(layer(x), before)
 
 
+@pytest.mark.parametrize("way", ["masks", "weight"])
+def test_a_layer_that_is_moved_or_loaded_computes_by_what_it_then_holds(way):
+    layer = VersatileConv2d(ConvGeometry.of(nn.Conv2d(4, 8, 3, padding=1)), scale=True)
+    other, x = copy.deepcopy(layer), torch.randn(2, 4, 6, 6)
+    other.rows.copy_(layer.rows.roll(1))
+    layer.compute_by(way)
+    layer.load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+    layer.compute_by(way)
+    assert layer.double()(x.double()).dtype == torch.float64
+    layer.compute_by(way)
+    layer.rows.copy_(layer.rows.roll(1))
+    assert torch.equal(layer.as_conv2d().weight, layer.expanded_weight())
+    with pytest.raises(ValueError, match=r"^compute_by\(\): got 'mask', expected 'masks', 'weight' or None$"):
+        layer.compute_by("mask")
+
+
 def test_code_around_the_layer_reads_the_hyper_parameters_of_a_convolution():
     conv = nn.Conv2d(8, 12, (3, 5), stride=(2, 1), padding=(1, 2), dilation=2, groups=2, padding_mode="circular")
     layer = VersatileConv2d(ConvGeometry.of(conv))

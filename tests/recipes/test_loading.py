@@ -62,6 +62,7 @@ def test_network_comes_back_with_ordinary_convolutions(original: Small, tmp_path
     kinds = {name: type(module) for name, module in original.named_modules(remove_duplicate=False)}
     assert {name: type(module) for name, module in plain.named_modules(remove_duplicate=False)} == kinds
     assert plain.again is plain.block
+    assert all(parameter.requires_grad for parameter in plain.parameters())
     with torch.no_grad():
         assert torch.equal(plain(images), model(images))
         plain.block[0].weight += 1e-3

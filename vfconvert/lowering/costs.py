@@ -33,7 +33,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.ops.blocks import PLAIN, VARIANTS, shares
 from vfconvert.ops.blocks import products as block_products
 from vfconvert.progress import Progress, no_progress
-from vfconvert.silence import silenced
+from vfconvert.silence import silenced, stdout_closed
 from vfconvert.specs import Pair
 
 _ROUNDS, _SECONDS = 9, 1.0  # of measuring one layer
@@ -257,7 +257,7 @@ def quick_onnx(network: nn.Module, example: Sequence[Tensor]) -> bytes:
     Raises whatever that exporter raises; files for users are written by `vfconvert.exporting`.
     """
     held: Any = io.BytesIO()
-    with silenced(), torch.no_grad():
+    with silenced(), stdout_closed(), torch.no_grad():
         torch.onnx.export(network.eval(), tuple(example), held, dynamo=False, opset_version=17)
     content: bytes = held.getvalue()
     return content

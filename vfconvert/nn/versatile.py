@@ -38,6 +38,8 @@ class VersatileConv2d(nn.Module):
 
     in_channels, out_channels = _from_geometry("in_channels"), _from_geometry("out_channels")
     kernel_size, stride, dilation = _from_geometry("kernel_size"), _from_geometry("stride"), _from_geometry("dilation")
+    _parts: MaskParts | None = None
+    _expansion: Expansion | None = None
     padding, padding_mode, groups = _from_geometry("padding"), _from_geometry("padding_mode"), _from_geometry("groups")
 
     def __init__(
@@ -64,24 +66,22 @@ class VersatileConv2d(nn.Module):
         self.order: Tensor | None
         self.register_buffer("order", None)
         self.register_buffer("rows", default_rows(geometry, spec).to(device))
-        self._parts: MaskParts | None = None
-        self._expansion: Expansion | None = None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def compute_by(self, way: Literal["masks", "weight"] | None) -> None:
         """Compute so from now on: mask by mask as far as the layer can be, or by a weight that is quick to make.
 
-        Both keep what depends on `rows` and `order` alone, and have to be asked for again where these have changed or
-        moved; None, as at first, keeps nothing.
+        Both keep what depends on `rows` and `order` alone, until the layer is moved or loaded, and have to be asked for
+        again then, and where these were changed in place; None, as at first, keeps nothing. Raises `ValueError`.
         """
+        if way not in ("masks", "weight", None):
+            raise ValueError(f"compute_by(): got {way!r}, expected 'masks', 'weight' or None")
         self._parts = MaskParts.of(self.geometry, self.spec, self.rows) if way == "masks" else None
         quick = way is not None and self._parts is None
         self._expansion = Expansion.of(self.weight, self.spec, self.rows, self.order) if quick else None
 
     def expanded_weight(self) -> Tensor:
         """The weight `(N, C/G, kh, kw)` of the ordinary convolution that computes the same."""
-        if self._expansion is not None:
-            return self._expansion.weight(self.weight, self.scale)
         weight = expand(self.weight, self.spec, self.rows, self.scale)
         return weight if self.order is None else weight.index_select(1, self.order.argsort())
 
@@ -91,7 +91,8 @@ class VersatileConv2d(nn.Module):
         mode: Any = g.padding_mode
         sizes = (g.in_channels, g.out_channels, g.kernel_size, g.stride, g.padding, g.dilation, g.groups)
         conv = nn.Conv2d(*sizes, bias=self.bias is not None, padding_mode=mode, device="meta")
-        conv.weight, conv.bias = nn.Parameter(self.expanded_weight().detach()), self.bias
+        weight = self.expanded_weight().detach()
+        conv.weight, conv.bias = nn.Parameter(weight, requires_grad=self.weight.requires_grad), self.bias
         return conv
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,9 +105,18 @@ class VersatileConv2d(nn.Module):
         padding = geometry.padding
         if geometry.padding_mode != "zeros":
             x, padding = F.pad(x, geometry.padding_before, mode=geometry.padding_mode), (0, 0)
-        return F.conv2d(
-            x, self.expanded_weight(), self.bias, geometry.stride, padding, geometry.dilation, geometry.groups
-        )
+        quick = self._expansion
+        weight = self.expanded_weight() if quick is None else quick.weight(self.weight, self.scale)
+        return F.conv2d(x, weight, self.bias, geometry.stride, padding, geometry.dilation, geometry.groups)
+
+    def _apply(self, *arguments: Any, **settings: Any) -> VersatileConv2d:
+        self.compute_by(None)  # what is kept does not move with the layer
+        super()._apply(*arguments, **settings)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *arguments: Any, **settings: Any) -> None:
+        self.compute_by(None)
+        super()._load_from_state_dict(*arguments, **settings)
 
     def extra_repr(self) -> str:
         """The geometry in `nn.Conv2d`'s words, then the spec."""

@@ -156,4 +156,4 @@ def _lowered(model: nn.Module, recipe: Recipe, example: Tensor | Sequence[Tensor
     if (network := trace(model, example)) is None:
         raise UnsupportedModelError(f"{path}: the network's control flow cannot be traced; load it without lowered=")
     made = lower(model, network, {layer.name: layer.variant for layer in recipe.layers if layer.variant}).model
-    return separated(made)
+    return separated(with_convolutions(made))

@@ -79,7 +79,7 @@ def _parts(report: ConversionReport) -> dict[str, Any]:
             (row.name, mebibytes(row.bytes), milliseconds(row.seconds), judged_value(row.measure, row.value))
             for row in report.precisions
         ],
-        "speed": [line.plain for line in (*latency_notes(report.latency), *form_lines(report))],
+        "speed": [line.plain for line in (*latency_notes(report), *form_lines(report))],
         "made": [line.plain.strip() for line in (*images_lines(report), *parity_lines(report))],
         "files": _files(report),
         "environment": _environment(report),
@@ -90,7 +90,7 @@ def _lead(report: ConversionReport) -> str:
     before, after, found = report.before, report.after, report.agreement
     said = [f"{ratio(after.parameters, before.parameters)} of the parameters"]
     said.append(f"{ratio(after.macs_executed, before.macs_executed)} of the multiply-adds")
-    if report.latency is not None:
+    if report.latency is not None and report.latency.settled:
         said.append(f"{ratio(report.latency.after, report.latency.before)} of the time")
     sizes = f"{', '.join(said[:-1])} and {said[-1]}"
     if report.dry:

@@ -14,6 +14,11 @@ from vfconvert.reporting.units import milliseconds, plural, seconds, shapes_text
 _UNSETTLED = "runs of one file vary by more than the files differ: time them on an idle machine (vfconvert bench)"
 
 
+def sentence(text: str) -> str:
+    """The text with a capital."""
+    return text[:1].upper() + text[1:]
+
+
 def whose_images(found: AgreementReport, report: ConversionReport) -> str:
     """Which images agreement was measured on."""
     if found.held_out:
@@ -40,8 +45,8 @@ def speed_lines(report: ConversionReport) -> Iterator[Text]:
     found = report.latency
     if found is not None:
         faster = f"{found.before / found.after:.2f} times as fast" if found.ratio < 1 else "not faster here"
-        if not found.settled:
-            faster = _UNSETTLED
+        if found.ratio < 1 and not found.settled:
+            faster = _as_fast(report)
         yield Text.assemble(
             "Latency: ",
             (f"{milliseconds(found.before)} -> {milliseconds(found.after)}", "bold"),
@@ -51,10 +56,17 @@ def speed_lines(report: ConversionReport) -> Iterator[Text]:
     yield from form_lines(report)
 
 
-def latency_notes(found: LatencyReport | None) -> Iterator[Text]:
+def _as_fast(report: ConversionReport) -> str:
+    """What files are that differ by no more than runs of one of them do."""
+    plain = all(row.form in (None, "plain") for row in report.layers)
+    return "as fast: ordinary convolutions" if plain else _UNSETTLED
+
+
+def latency_notes(report: ConversionReport) -> Iterator[Text]:
     """How latency was measured, beside a table of it."""
+    found = report.latency
     if found is not None:
-        doubt = "" if found.settled else f" {_UNSETTLED.capitalize()}."
+        doubt = "" if found.settled or found.ratio >= 1 else f" {sentence(_as_fast(report))}."
         yield Text(f"Medians of {found.rounds} runs in turns; {_conditions(found)}.{doubt}")
 
 
