@@ -22,6 +22,7 @@ from benchmarks.latency import NETWORKS
 from vfconvert.analysis.profile import profile
 from vfconvert.lowering.choice import fastest
 from vfconvert.measuring.timing import in_turns
+from vfconvert.rewriting import with_convolutions
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
@@ -46,6 +47,7 @@ def main() -> None:
         models: dict[str, nn.Module] = {"original": teacher}
         for kind in arguments.kinds.split(","):
             student, network = converted(teacher, example, WISHES[kind])
+            models[f"{kind} plain"] = with_convolutions(copy.deepcopy(student))  # what `--forms plain` comes to
             models[kind] = fastest(student, network, profile(student, example), None).model
         for batch in map(int, arguments.batches.split(",")):
             for dtype in arguments.dtypes.split(","):

@@ -177,3 +177,12 @@ def test_searched_plan_that_falls_short_on_other_images_is_told_and_no_failure()
     )
     assert gated(FULL, options(max_drop=1.6)).warnings == FULL.warnings
     assert gated(FULL, options(max_drop=1.0, fail_over_drop=1.0)).warnings == FULL.warnings
+
+
+@pytest.mark.parametrize(("spread", "told"), [(0.001, False), (0.5, True)])
+@pytest.mark.parametrize("asked", [options(max_latency_ratio=1.5), saving("latency", 0.1)])
+def test_a_gate_on_time_says_where_another_run_may_judge_otherwise(asked, spread, told):
+    noisy = replace(FULL, latency=replace(FULL.latency, spread_before=spread))
+    for report in (gated(noisy, asked), gated(gated(noisy, asked), asked)):
+        assert sum("another run may judge otherwise" in text for text in report.warnings) == told
+    assert not any("another run" in text for text in gated(noisy, options(max_size=10**9)).warnings)
