@@ -31,8 +31,15 @@ def test_every_option_has_its_key():
         assert isinstance(parameter, click.Argument) or f"--{key}" in parameter.opts
 
 
+def test_forms_arrive(cli_invoke, asked, recipe):
+    cli_invoke("--config", recipe(f"model: m.pt\nspatial: true\nforms: {EVERY['forms']}"), exit_code=0)
+    cli_invoke("--config", recipe("model: m.pt\nspatial: true\nforms: plain"), "--forms", "fastest", exit_code=0)
+    assert [options.forms for options in asked] == ["plain", "fastest"]
+
+
 def test_every_key_arrives(cli_invoke, asked, recipe):
     without = {"plan", "max-drop", "refine", "windows", "channel-stride", "target", "damage-cache", "resume"}
+    without.add("forms")  # none but the default beside the gates and int8
     lines = [f"{key}: {value}" for key, value in EVERY.items() if key not in without]
     cli_invoke("--config", recipe("\n".join(["model: m.pt", *lines])), exit_code=0)
     (got,) = asked
@@ -69,7 +76,6 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         dynamic_size=True,
         opset=20,
         measure=False,
-        forms="plain",
         threads=2,
         costs=Path("c.json"),
         precision="fp16",
