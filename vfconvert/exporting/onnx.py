@@ -25,7 +25,7 @@ from vfconvert.exporting.onnx_traced import traced_proto
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.tracing import trace
 from vfconvert.files import atomic_path
-from vfconvert.silence import silenced, stdout_closed
+from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
     import onnx
@@ -71,7 +71,7 @@ def export_onnx(
     if dynamic_size:
         check_other_sizes(model, example)
     with atomic_path(path) as temporary:
-        with silenced(), stdout_closed():
+        with silenced():
             proto = (
                 traced_proto(model, example, opset, dynamic_size=dynamic_size)
                 if varying

@@ -20,6 +20,7 @@ from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.tracing import OpenNetwork, twin_of, versatile_layers
+from vfconvert.silence import stdout_closed
 from vfconvert.tasks.structure import of_one_image
 
 if TYPE_CHECKING:
@@ -75,18 +76,19 @@ def _written(
     import onnx
 
     held: Any = io.BytesIO()
-    torch.onnx.export(
-        network,
-        tuple(arguments),
-        held,
-        dynamo=False,
-        opset_version=opset,
-        input_names=list(inputs),
-        output_names=list(outputs),
-        dynamic_axes={name: {0: DETECTIONS} for name, output in outputs.items() if output.dim()},
-        training=torch.onnx.TrainingMode.PRESERVE,  # it is in eval mode; with EVAL norms would go into kept weights
-        do_constant_folding=True,
-    )
+    with stdout_closed():
+        torch.onnx.export(
+            network,
+            tuple(arguments),
+            held,
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_axes={name: {0: DETECTIONS} for name, output in outputs.items() if output.dim()},
+            training=torch.onnx.TrainingMode.PRESERVE,  # it is in eval mode; with EVAL norms would go into kept weights
+            do_constant_folding=True,
+        )
     return onnx.load_from_string(held.getvalue())
 
 

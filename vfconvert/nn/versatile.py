@@ -38,9 +38,9 @@ class VersatileConv2d(nn.Module):
 
     in_channels, out_channels = _from_geometry("in_channels"), _from_geometry("out_channels")
     kernel_size, stride, dilation = _from_geometry("kernel_size"), _from_geometry("stride"), _from_geometry("dilation")
+    padding, padding_mode, groups = _from_geometry("padding"), _from_geometry("padding_mode"), _from_geometry("groups")
     _parts: MaskParts | None = None
     _expansion: Expansion | None = None
-    padding, padding_mode, groups = _from_geometry("padding"), _from_geometry("padding_mode"), _from_geometry("groups")
 
     def __init__(
         self,

@@ -65,9 +65,7 @@ def load(
     the network rejects `example`; `TypeError` for an argument of another kind, `ValueError` for both `lowered` and
     `plain`.
     """
-    path = _checked(path, like, lowered, example)
-    if read_value("load(): plain", "bool", plain) and lowered:
-        raise ValueError("load(): lowered and plain are two forms of one network; drop one of the two")
+    path = _checked(path, like, lowered, plain, example)
     if (kind := sniff(path)) is not FileKind.SAFETENSORS:
         raise NotAModelError(f"{path}: is {kind.value}, expected a .safetensors file that vfconvert wrote")
     try:
@@ -87,8 +85,8 @@ def load(
     return _lowered(model, recipe, example, path) if lowered else model
 
 
-def _checked(path: Any, like: Any, lowered: Any, example: Any) -> Path:
-    """The path. Raises `TypeError` where an argument is of another kind."""
+def _checked(path: Any, like: Any, lowered: Any, plain: Any, example: Any) -> Path:
+    """The path. Raises `TypeError` where an argument is of another kind, `ValueError` for two forms at once."""
     several = isinstance(example, (list, tuple)) and all(isinstance(one, Tensor) for one in example)
     for name, value, right, expected in (
         ("like", like, isinstance(like, nn.Module), "the network that was converted"),
@@ -96,7 +94,9 @@ def _checked(path: Any, like: Any, lowered: Any, example: Any) -> Path:
     ):
         if value is not None and not right:
             raise TypeError(f"load(): {name}: got {shown_value(value)}, expected {expected} or None")
-    read_value("load(): lowered", "bool", lowered)
+    forms = [read_value(f"load(): {name}", "bool", value) for name, value in (("lowered", lowered), ("plain", plain))]
+    if all(forms):
+        raise ValueError("load(): lowered and plain are two forms of one network; drop one of the two")
     found: Path = read_value("load(): path", "Path", path)
     return found
 

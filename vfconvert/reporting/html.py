@@ -16,7 +16,15 @@ from vfconvert.reporting.html_page import rendered
 from vfconvert.reporting.html_samples import sample_view, samples_note
 from vfconvert.reporting.latency import LatencyReport
 from vfconvert.reporting.report import ArtefactReport, ConversionReport, FileReport, TrainingReport
-from vfconvert.reporting.sentences import form_lines, images_lines, latency_notes, notes, parity_lines, whose_images
+from vfconvert.reporting.sentences import (
+    form_lines,
+    images_lines,
+    latency_notes,
+    notes,
+    parity_lines,
+    sentence,
+    whose_images,
+)
 from vfconvert.reporting.training import metric_text, training_lines
 from vfconvert.reporting.units import judged_value, mebibytes, milliseconds, percent, ratio, seconds, shapes_text
 
@@ -99,8 +107,7 @@ def _lead(report: ConversionReport) -> str:
     if found is None:
         return lead
     value = judged_value(found.measure, found.value)
-    measure = found.measure[:1].upper() + found.measure[1:]
-    return f"{lead} {measure} with the original: {value} on {whose_images(found, report)}."
+    return f"{lead} {sentence(found.measure)} with the original: {value} on {whose_images(found, report)}."
 
 
 def _kept(report: ConversionReport) -> dict[str, Any]:

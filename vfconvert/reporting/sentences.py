@@ -45,8 +45,7 @@ def speed_lines(report: ConversionReport) -> Iterator[Text]:
     found = report.latency
     if found is not None:
         faster = f"{found.before / found.after:.2f} times as fast" if found.ratio < 1 else "not faster here"
-        if found.ratio < 1 and not found.settled:
-            faster = _as_fast(report)
+        faster = _doubt(report, found) or faster
         yield Text.assemble(
             "Latency: ",
             (f"{milliseconds(found.before)} -> {milliseconds(found.after)}", "bold"),
@@ -56,8 +55,10 @@ def speed_lines(report: ConversionReport) -> Iterator[Text]:
     yield from form_lines(report)
 
 
-def _as_fast(report: ConversionReport) -> str:
-    """What files are that differ by no more than runs of one of them do."""
+def _doubt(report: ConversionReport, found: LatencyReport) -> str:
+    """What a file is that was faster by no more than runs of one file vary; empty for any other."""
+    if found.settled or found.ratio >= 1:
+        return ""
     plain = all(row.form in (None, "plain") for row in report.layers)
     return "as fast: ordinary convolutions" if plain else _UNSETTLED
 
@@ -66,8 +67,9 @@ def latency_notes(report: ConversionReport) -> Iterator[Text]:
     """How latency was measured, beside a table of it."""
     found = report.latency
     if found is not None:
-        doubt = "" if found.settled or found.ratio >= 1 else f" {sentence(_as_fast(report))}."
-        yield Text(f"Medians of {found.rounds} runs in turns; {_conditions(found)}.{doubt}")
+        doubt = _doubt(report, found)
+        said = f" {sentence(doubt)}." if doubt else ""
+        yield Text(f"Medians of {found.rounds} runs in turns; {_conditions(found)}.{said}")
 
 
 def form_lines(report: ConversionReport) -> Iterator[Text]:
