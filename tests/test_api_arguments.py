@@ -93,6 +93,8 @@ def test_load_refuses(arguments: dict[str, Any], said: str) -> None:
 def test_load_gives_one_form() -> None:
     with pytest.raises(ValueError, match=r"^load\(\): lowered and plain are two forms of one network; drop one"):
         vfconvert.load("a.safetensors", lowered=True, plain=True)
+    with pytest.raises(ValueError, match=r"^load\(\): example says nothing without lowered; add that or drop it$"):
+        vfconvert.load("a.safetensors", plain=True, example=torch.zeros(1, 3, 8, 8))
 
 
 def test_convert_and_save_report_refuse(found: vfconvert.Conversion) -> None:

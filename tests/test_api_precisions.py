@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.cli.test_plans import deep
 from vfconvert.delivery import Delivery
 from vfconvert.errors import ExportError, GateError, UnwritableOutputError
 from vfconvert.lowering.network import Lowered, lower
-from vfconvert.ops.blocks import CANCELLING
+from vfconvert.ops.blocks import CANCELLING, PLAIN
 from vfconvert.quantizing import to_fp16
 from vfconvert.reporting.latency import PrecisionReport
 from vfconvert.reporting.report import ArtefactReport
@@ -161,6 +162,26 @@ def test_half_precision_is_written_without_the_form_that_cancels(
     found.export(tmp_path / "eight.onnx", precision="int8")
     found.export(tmp_path / "half.onnx", precision="fp16")
     assert [CANCELLING in lowered.variants.values() for lowered in written] == [True, False]
+
+
+def weights_in_eight_bits(path: Path) -> int:
+    return sum(
+        math.prod(tensor.dims)
+        for tensor in onnx.load(path).graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 4
+    )
+
+
+def test_eight_bits_store_what_filters_share_where_layers_are_fastest_whole(
+    found: vfconvert.Conversion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found._delivery = in_form(found._delivery, PLAIN)
+    found.export(tmp_path / "small.onnx", precision="int8")
+    monkeypatch.setattr(Delivery, "for_eight_bits", property(lambda self: self))
+    found.export(tmp_path / "whole.onnx", precision="int8")
+    all_numbers = 9 * (3 * 8 + 8 * 16 + 16 * 16)
+    assert weights_in_eight_bits(tmp_path / "whole.onnx") == all_numbers
+    assert weights_in_eight_bits(tmp_path / "small.onnx") < 0.5 * all_numbers
 
 
 def test_a_wrong_file_would_be_judged_as_one(

@@ -37,6 +37,7 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
         "forms plain computes as many products as the original, so no plan has fewer; drop it, or the limit on macs of",
     ),
     ({"plan": "p.json", "forms": "smallest"}, "forms: got 'smallest', expected one of fastest, plain"),
+    ({"spatial": True, "forms": "plain", "costs": "c.json"}, "costs says nothing beside forms plain, which"),
     ({"targets": {"latency": "70%"}, "forms": "plain"}, "forms plain .* or the limit on latency of targets"),
     ({"spatial": True, "plan": "p.json"}, "plan says what becomes of every layer, so spatial cannot be given beside"),
     ({"plan": "p.json", "include": ["3"], "refine": 1}, "so include, refine cannot be given beside it; drop them, or"),

@@ -32,6 +32,7 @@ from vfconvert.nn import FlattenedConv
 from vfconvert.nn.flattened import flattened_convs, with_flattened_convs
 from vfconvert.overrides import read_override
 from vfconvert.planning import Plan, make_plan
+from vfconvert.rewriting import rewrite, with_ordinary_layers
 from vfconvert.wishes import Wish
 
 FLATTENS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -142,6 +143,23 @@ def test_meta_another_map_computes_something_else() -> None:
     conv.conv.weight = nn.Parameter(net.weight.detach().view(3, 2, 2, 3).permute(0, 3, 1, 2).contiguous())
     with pytest.raises(AssertionError, match="differs by"):
         assert_close_enough(conv(x), F.linear(x, net.weight, net.bias), tolerance=1e-6)
+
+
+def test_ordinary_layers_are_the_linear_again() -> None:
+    net = Flat().eval()
+    viewed = with_flattened_convs(net, {"first": (CHANNELS, SIDE, SIDE)})
+    student, x = rewrite(viewed, plan_of(net, include=["first"])), torch.randn(5, 3, 9, 9)
+    wanted = student(x)
+    with pytest.raises(TypeError, match="got a VersatileConv2d, expected a Conv2d; replace versatile layers first"):
+        student.first.as_linear()
+    plain = with_ordinary_layers(student)
+    assert type(plain.first) is nn.Linear
+    assert plain.state_dict().keys() == net.state_dict().keys()
+    assert_close_enough(plain(x), wanted, tolerance=1e-6)
+    with torch.no_grad():
+        plain.first.weight.copy_(plain.first.weight.flip(1))
+    with pytest.raises(AssertionError, match="differs by"):
+        assert_close_enough(plain(x), wanted, tolerance=1e-6)
 
 
 def test_globs_call_a_linear_by_its_own_name() -> None:

@@ -21,7 +21,7 @@ from vfconvert.files import atomic_path, check_writable, sha256_of
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.lowering.network import Lowered, lower
 from vfconvert.nn.several_inputs import inputs_of
-from vfconvert.ops.blocks import CANCELLING, VARIANTS
+from vfconvert.ops.blocks import CANCELLING, PLAIN, VARIANTS
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.reporting.latency import PrecisionReport
@@ -65,11 +65,20 @@ class Delivery:
     @property
     def for_half(self) -> Delivery:
         """What a file in half precision is made of: no full filter minus its edges, which would cancel there."""
+        return self._without(CANCELLING)
+
+    @property
+    def for_eight_bits(self) -> Delivery:
+        """What a file in eight bits is made of: no layer as an ordinary convolution, which is stored whole there."""
+        return self._without(PLAIN)
+
+    def _without(self, form: str) -> Delivery:
         variants = self.inference.variants
-        if self.network is None or CANCELLING not in variants.values():
+        if self.network is None or form not in variants.values():
             return self
-        others = {name: VARIANTS[0] if form == CANCELLING else form for name, form in variants.items()}
-        return replace(self, inference=lower(self.student, self.network, others))
+        others = {name: VARIANTS[0] if found == form else found for name, found in variants.items()}
+        lowered = lower(self.student, self.network, others)
+        return self if lowered.variants == variants else replace(self, inference=lowered)
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -142,8 +151,7 @@ def deliver_precision(
     with scratch() as folder:
         converted = folder / "converted.onnx"
         _one(source, options, "onnx", converted, converted, None)
-        rows = _precisions(source, options, converted, {name: path}, outputs)
-    return rows
+        return _precisions(source, options, converted, {name: path}, outputs)
 
 
 def _precisions(
@@ -154,17 +162,19 @@ def _precisions(
     with scratch() as folder:
         original = folder / "original.onnx"
         export_onnx(delivery.teacher, delivery.example, original, metadata={}, opset=options.opset)
-        files, paths = {"original": original}, {"converted": converted}
+        files, ours = {"original": original}, {"converted": converted}
         for name, target in targets.items():
             beside, temporary = folder / f"{name}.onnx", outputs.enter_context(atomic_path(target))
-            for source, made in ((original, beside), (converted, temporary)):
-                if name == "int8":
-                    quantize_int8(source, made, calibration)
-                else:
-                    to_fp16(source, made, calibration)
-            files[f"original {name}"], paths[f"converted {name}"] = beside, temporary
-        every, maps = {**files, **paths}, delivery.class_maps
-        found = judge(every, judging, threads=options.threads, rounds=_ROUNDS, class_maps=maps)
+            floats = converted
+            if name == "int8" and (shared := delivery.for_eight_bits) is not delivery:
+                floats = folder / "shared.onnx"
+                _one(shared, options, "onnx", floats, floats, None)
+            smaller = quantize_int8 if name == "int8" else to_fp16
+            smaller(original, beside, calibration)
+            smaller(floats, temporary, calibration)
+            files[f"original {name}"], ours[f"converted {name}"] = beside, temporary
+        files.update(ours)
+        found = judge(files, judging, threads=options.threads, rounds=_ROUNDS, class_maps=delivery.class_maps)
     finals = {f"converted {name}": str(target) for name, target in targets.items()}
     return tuple(
         PrecisionReport(

@@ -6,7 +6,7 @@ import copy
 
 from torch import nn
 
-from vfconvert.nn import VersatileConv2d
+from vfconvert.nn import FlattenedConv, VersatileConv2d
 from vfconvert.planning import Plan
 
 
@@ -26,6 +26,18 @@ def with_convolutions(model: nn.Module) -> nn.Module:
         if isinstance(layer, VersatileConv2d):
             if layer not in made:
                 made[layer] = layer.as_conv2d().train(layer.training)
+            replace_module(model, name, made[layer])
+    return model
+
+
+def with_ordinary_layers(model: nn.Module) -> nn.Module:
+    """`with_convolutions`, and Linear layers in place of what computes them as convolutions; changed in place."""
+    model = with_convolutions(model)
+    made: dict[FlattenedConv, nn.Linear] = {}
+    for name, layer in list(model.named_modules(remove_duplicate=False)):
+        if isinstance(layer, FlattenedConv):
+            if layer not in made:
+                made[layer] = layer.as_linear()
             replace_module(model, name, made[layer])
     return model
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from vfconvert.reporting.latency import LatencyReport
 from vfconvert.reporting.report import SCHEMA_VERSION, ConversionReport, Size
 
 _PLAIN: dict[Any, dict[str, Any]] = {
@@ -42,6 +43,8 @@ def _define(kind: type, definitions: dict[str, Any]) -> None:
     named = {field.name: hints[field.name] for field in fields(kind) if hints[field.name] is not bytes}
     if kind is Size:
         named |= {"flops_method": int, "flops_executed": int}
+    if kind is LatencyReport:
+        named |= {"ratio": float, "settled": bool}
     definitions[kind.__name__] = {
         "description": " ".join((kind.__doc__ or "").split()),
         "type": "object",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vfconvert.benching.formats import FileFormat
+from vfconvert.benching.layout import channels_first, own_shapes
 from vfconvert.benching.memory import UnknownPeakError, peak_bytes
 from vfconvert.benching.report import BenchedFile, BenchReport, Machine
 from vfconvert.benching.runners import Runner, cause_of, check_runtime, open_model
@@ -45,7 +46,7 @@ def bench(
 
     `runtime` is onnxruntime, openvino or torch; without it every file runs in the one for its format. `size` `(H, W)`
     and `input_shape` `(C, H, W)`, one for each of several inputs, in pixels, fill in what files leave open; types may
-    differ, shapes may not.
+    differ, and where the channels are, shapes may not.
     `warm_up` rounds are not timed, and at least one is. torch's thread count is put back afterwards.
 
     Raises `IllegalSpecError` for a number below its least or no file, `InputShapeError` for a shape that is not told,
@@ -54,7 +55,7 @@ def bench(
     _check(paths, threads=threads, batch=batch, rounds=rounds, warm_up=warm_up, seconds=seconds)
     check_runtime(runtime)
     with _threads_put_back(), silenced():
-        runners = [open_model(path, runtime, threads) for path in paths]
+        runners = channels_first([open_model(path, runtime, threads) for path in paths])
         asked: tuple[Any, ...] = tuple(input_shape or ())
         given = (asked,) if asked and isinstance(asked[0], int) else asked
         shapes = common_shapes(runners, batch=batch, size=size, input_shapes=given)
@@ -62,6 +63,8 @@ def bench(
         arrays = [generator.standard_normal(shape, dtype=np.float32) for shape in shapes]
         calls = {str(index): _accepted(runner, arrays) for index, runner in enumerate(runners)}
         peaks, warnings = _peaks(runners, shapes) if memory else ([None] * len(runners), [])
+        turned = [str(runner.path) for runner in runners if runner.channels_last]
+        warnings += [f"{path} takes channels last, and is given the same images so" for path in turned]
         timings = list(in_turns(calls, rounds=rounds, warm_up=warm_up, most_seconds=seconds).values())
     machine = Machine(processor=processor_name(), logical_cores=os.cpu_count() or 1)
     if threads > machine.logical_cores:
@@ -113,7 +116,7 @@ def _reason(error: Exception) -> str:
     return told[-1] if told else cause_of(error)
 
 
-def _peaks(runners: Sequence[Runner], shapes: Sequence[Sequence[int]]) -> tuple[list[int | None], list[str]]:
+def _peaks(runners: Sequence[Runner], shapes: Sequence[tuple[int, ...]]) -> tuple[list[int | None], list[str]]:
     """For every file its peak beyond that of its runtime, or None and a line that says why."""
     baselines: dict[str, int] = {}
     peaks: list[int | None] = []
@@ -122,7 +125,8 @@ def _peaks(runners: Sequence[Runner], shapes: Sequence[Sequence[int]]) -> tuple[
         try:
             if runner.runtime not in baselines:
                 baselines[runner.runtime] = peak_bytes(runner.runtime)
-            peak = peak_bytes(runner.runtime, runner.path, threads=runner.threads, shapes=shapes)
+            own = own_shapes(runner, shapes)
+            peak = peak_bytes(runner.runtime, runner.path, threads=runner.threads, shapes=own)
             peaks.append(max(peak - baselines[runner.runtime], 0))
         except UnknownPeakError as error:
             peaks.append(None)

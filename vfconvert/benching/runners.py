@@ -50,6 +50,7 @@ class Runner:
     shapes: tuple[Lengths | None, ...]  # of every input; None where the file tells none
     input_type: str  # of the first
     prepare: Prepare
+    channels_last: tuple[bool, ...] = ()  # of every input; see `vfconvert.benching.layout`
 
 
 def open_model(path: Path, runtime: str | None = None, threads: int = 1) -> Runner:

@@ -184,9 +184,12 @@ class SeveralTransform:
         made = [first, *others]
         for place, (one, count) in enumerate(zip(made, self.channels, strict=True), 1):
             if one.shape != (count, *first.shape[1:]):
+                advice = "inputs of one height and width; use --size"
+                if len(one) != count:
+                    advice = f"the network's input {place} has {count} channels; give it such images"
                 raise PreprocessingError(
                     f"image {place} of an example comes out as {'x'.join(map(str, one.shape))}, expected "
-                    f"{'x'.join(map(str, (count, *first.shape[1:])))}: inputs of one height and width; use --size"
+                    f"{'x'.join(map(str, (count, *first.shape[1:])))}: {advice}"
                 )
         return torch.cat(made), target
 

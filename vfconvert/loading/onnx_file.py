@@ -174,9 +174,9 @@ def refuse_shape(path: Path, inputs: Sequence[StatedInput], shapes: Sequence[tup
     """Raise `InputShapeError` where the file says that one of its inputs has another shape `(C, H, W)`."""
     for images, shape in zip(inputs, shapes, strict=True):
         if any(stated not in (None, size) for stated, size in zip(images.shape, shape, strict=True)):
-            stated = "x".join(str(size) if size is not None else "any" for size in images.shape)
+            stated = " x ".join(str(size) if size is not None else "any" for size in images.shape)
             raise InputShapeError(
-                f"{path}: its input {images.name!r} is {stated}, got {'x'.join(map(str, shape))}; give that by "
+                f"{path}: its input {images.name!r} is {stated}, got {' x '.join(map(str, shape))}; give that by "
                 "--size or --input-shape, or export the file again with free sizes"
             )
 

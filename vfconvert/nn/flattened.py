@@ -34,6 +34,19 @@ class FlattenedConv(nn.Module):
         new = cls(features, conv)
         return new.train(linear.training)
 
+    def as_linear(self) -> nn.Linear:
+        """The Linear that computes the same, its weight a view of the convolution's, which is an ordinary one.
+
+        Raises `TypeError` where it is not.
+        """
+        if not isinstance(self.conv, nn.Conv2d):
+            raise TypeError(f"got a {type(self.conv).__name__}, expected a Conv2d; replace versatile layers first")
+        outputs, inputs = self.conv.out_channels, self.conv.weight[0].numel()
+        linear = nn.Linear(inputs, outputs, bias=self.conv.bias is not None, device="meta")
+        linear.weight = nn.Parameter(self.conv.weight.detach().flatten(1), self.conv.weight.requires_grad)
+        linear.bias = self.conv.bias
+        return linear.train(self.training)
+
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C h w) -> (B, N)`."""
         found: Tensor = self.conv(x.reshape(-1, *self.features)).flatten(1)

@@ -35,7 +35,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import Inputs, input_names, joined, separated
 from vfconvert.recipes.building import OTHER, rebuilt, tensors_of
 from vfconvert.recipes.recipe import KEY, Recipe, read_recipe, shown
-from vfconvert.rewriting import with_convolutions
+from vfconvert.rewriting import with_convolutions, with_ordinary_layers
 from vfconvert.shortages import shortages_named
 
 _LARGEST_EXAMPLE = 2**24  # numbers in an image that is made up
@@ -55,7 +55,7 @@ def load(
     The network is built by the name in the file (of torchvision or timm), else from a copy of `like`, the original
     network. It holds trainable `VersatileConv2d` layers; with `lowered`, their inference form instead, traced with
     `example` `(B, C, H, W)` (noise `(2, C, H, W)` of the shape in the file if None); with `plain`, ordinary `Conv2d`
-    layers of the original's size, as GPUs run them fastest. A network of several inputs takes them as the original
+    and `Linear` layers of the original's size, as GPUs run them fastest. A network of several inputs takes them as the original
     does, and `example` is then a sequence of them.
 
     Raises `NotAModelError`, `EmptyModelError`, `TruncatedModelError` where the file is not one of these or is damaged;
@@ -63,7 +63,7 @@ def load(
     cannot be built; `IllegalSpecError` and `StateDictMismatchError` where file and network do not fit;
     `UnsupportedModelError` for a file of another version, or a network that cannot be traced; `InputShapeError` where
     the network rejects `example`; `TypeError` for an argument of another kind, `ValueError` for both `lowered` and
-    `plain`.
+    `plain`, or an `example` without `lowered`.
     """
     path = _checked(path, like, lowered, plain, example)
     if (kind := sniff(path)) is not FileKind.SAFETENSORS:
@@ -81,7 +81,7 @@ def load(
         _fill_(model, recipe, {name: file.get_tensor(name).clone() for name in header}, path)
     model.eval()
     if plain:
-        return with_convolutions(model)
+        return with_ordinary_layers(model)
     return _lowered(model, recipe, example, path) if lowered else model
 
 
@@ -97,6 +97,8 @@ def _checked(path: Any, like: Any, lowered: Any, plain: Any, example: Any) -> Pa
     forms = [read_value(f"load(): {name}", "bool", value) for name, value in (("lowered", lowered), ("plain", plain))]
     if all(forms):
         raise ValueError("load(): lowered and plain are two forms of one network; drop one of the two")
+    if example is not None and not forms[0]:
+        raise ValueError("load(): example says nothing without lowered; add that or drop it")
     found: Path = read_value("load(): path", "Path", path)
     return found
 

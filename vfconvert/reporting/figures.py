@@ -110,9 +110,11 @@ def decision_text(row: LayerRow) -> str:
     if row.decision == "keep":
         return f"kept ({row.code or 'no reason given'})"
     said = row.spec or "converted"
-    if row.form is not None:
-        said += "; an ordinary convolution" if row.form == "plain" else f"; in {row.form}"
-    return f"{said} (a group convolution: windows share nothing)" if row.group_convolution else said
+    if row.group_convolution:
+        said += " (a group convolution: windows share nothing)"
+    if row.form is None:
+        return said
+    return f"{said}; computed as an ordinary convolution" if row.form == "plain" else f"{said}; in {row.form}"
 
 
 def converted_of(report: ConversionReport) -> str:

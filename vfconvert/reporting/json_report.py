@@ -1,7 +1,8 @@
 """The report for programs: JSON, UTF-8, keys in the order of the fields of `ConversionReport`, version first.
 
 Numbers are finite: what is not becomes null. Bytes, counts and shares of 1 are not rounded; pictures are left out.
-MACs are multiply-adds; each `macs_…` of a whole network has its `flops_…` = 2 x MACs beside it.
+MACs are multiply-adds; each `macs_…` of a whole network has its `flops_…` = 2 x MACs beside it. A latency has its
+`ratio`, and whether it is `settled`: files that differ by more than their runs vary.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from vfconvert.reporting.latency import LatencyReport
 from vfconvert.reporting.report import ConversionReport, Size
 
 
@@ -29,6 +31,8 @@ def plain_value(value: Any) -> Any:
         plain = {name: plain_value(item) for name, item in named.items() if not isinstance(item, bytes)}
         if isinstance(value, Size):
             plain |= {"flops_method": 2 * value.macs_method, "flops_executed": 2 * value.macs_executed}
+        if isinstance(value, LatencyReport):
+            plain |= {"ratio": plain_value(value.ratio), "settled": value.settled}
         return plain
     if isinstance(value, Mapping):
         return {str(key): plain_value(item) for key, item in value.items()}
