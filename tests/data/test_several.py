@@ -137,7 +137,7 @@ def test_every_image_is_prepared_and_drawn_alike():
 def test_images_of_other_sizes_or_channels_are_refused():
     with pytest.raises(PreprocessingError, match="image 2 of an example comes out as 3x4x5, expected 3x4x4"):
         transform(3, 3)((FIRST, torch.rand(3, 4, 5)), None, 0, False)
-    with pytest.raises(PreprocessingError, match="out as 3x4x4, expected 1x4x4: the network.s input 1 has 1 channels; give"):
+    with pytest.raises(PreprocessingError, match="3x4x4, expected 1x4x4: the network's input 1 has 1 channels"):
         transform(1, 1)((FIRST, SECOND), None, 0, False)
 
 

@@ -9,7 +9,7 @@ student's.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,9 +19,9 @@ from vfconvert.analysis.graph import Network
 from vfconvert.budget.candidates import Family, families_of
 from vfconvert.budget.sensitivity import Sensitivity
 from vfconvert.errors import FitError
-from vfconvert.fitting.boundary import Boundary, advance
+from vfconvert.fitting.boundary import Boundary, Filling, advance
 from vfconvert.fitting.passes import Passes
-from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
+from vfconvert.fitting.samples import LayerMoments, Sample, SegmentSamples, numbers_of, usual_batch
 from vfconvert.fitting.untraced import WholePassSamples, calls_of
 from vfconvert.ops.blocks import blocks_of, products
 from vfconvert.ops.estimate import estimates
@@ -32,6 +32,8 @@ from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry, VersatileSpec
 
 _MOST_OUTPUTS = 256  # of a group that are estimated; of more a sample stands for all
+# Layers that one pass gives samples of: their inputs and outputs are held for a batch, their covariances for all.
+_TOGETHER, _MOST_NUMBERS = 4, 2**27
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,23 +65,38 @@ def harms_of(
     """
     found = dict[str, tuple[Harm, ...]]()
     batch = usual_batch(network) if batch is None else batch
-    for name, samples in _samples(teacher, network, images, set(geometries), batch):
-        layer = teacher.get_submodule(name)
-        if isinstance(layer, nn.Conv2d) and name not in found:
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
-            with torch.no_grad():
-                moments = layer_moments(layer, samples, len(images), generator)
-                weight = layer.weight.detach().cpu().flatten(1)
-                none = torch.zeros(layer.out_channels, dtype=torch.float64)  # no output depends on it by a gradient
-                reaction = sensitivity.by_layer.get(name, none)
-                sample = _sample(geometries[name], generator)
-                found[name] = tuple(
-                    harm
-                    for family in families_of(geometries[name])
-                    for harm in _harms(family, geometries[name], moments, reaction, weight, sample)
-                )
+    pupils = {name: _Pupil.of(teacher, name, len(images), seed) for name in geometries}
+    with torch.no_grad():
+        for name, moments in _moments(teacher, network, images, pupils, batch):
+            layer, geometry = pupils[name].layer, geometries[name]
+            weight = layer.weight.detach().cpu().flatten(1)
+            none = torch.zeros(layer.out_channels, dtype=torch.float64)  # no output depends on it by a gradient
+            reaction = sensitivity.by_layer.get(name, none)
+            sample = _sample(geometry, pupils[name].generator)
+            found[name] = tuple(
+                harm
+                for family in families_of(geometry)
+                for harm in _harms(family, geometry, moments, reaction, weight, sample)
+            )
             progress("damage", len(found), len(geometries))
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class _Pupil:
+    """A layer that is looked at; its moments are summed with the numbers that its own generator draws."""
+
+    layer: nn.Conv2d
+    generator: torch.Generator
+    moments: LayerMoments
+
+    @classmethod
+    def of(cls, teacher: nn.Module, name: str, images: int, seed: int) -> _Pupil:
+        layer = teacher.get_submodule(name)
+        if not isinstance(layer, nn.Conv2d):
+            raise TypeError(f"{name}: got a {type(layer).__name__}, expected a Conv2d")
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+        return cls(layer, generator, LayerMoments(layer, images, generator))
 
 
 def _sample(geometry: ConvGeometry, generator: torch.Generator) -> Tensor:
@@ -143,23 +160,55 @@ def _products(geometry: ConvGeometry, spec: VersatileSpec, rows: Tensor) -> int:
     return min(geometry.weight_numbers, products(blocks, spec, geometry.group_inputs, "segments"))
 
 
-def _samples(
-    teacher: nn.Module, network: Network | None, images: Tensor, wanted: set[str], batch: int
-) -> Iterator[tuple[str, Iterator[Sample]]]:
-    """The wanted layers in forward order, each with its samples; activations are held at one boundary only."""
+def _moments(
+    teacher: nn.Module, network: Network | None, images: Tensor, pupils: Mapping[str, _Pupil], batch: int
+) -> Iterator[tuple[str, list[Moments]]]:
+    """The moments of every layer, in forward order; activations are held at one boundary only."""
     if network is None:
         passes = Passes(teacher)
         whole = WholePassSamples(passes, passes, images, calls_of(teacher, images))
-        yield from ((name, whole.of(name, batch)) for name in sorted(wanted))
+        for name in sorted(pupils):
+            yield from _summed({name: pupils[name]}, ([[sample]] for sample in whole.of(name, batch)))
         return
-    entry = Boundary.of(images)
+    entry, seen = Boundary.of(images), set[str]()
     for segment in network.segments:
         samples = SegmentSamples(network, segment, teacher, teacher, entry, entry, images, residual_targets=False)
-        mine: dict[str, list[fx.Node]] = {}
+        calls: dict[str, list[fx.Node]] = {}
         for node in segment.nodes:
-            if node.op == "call_module" and str(node.target) in wanted:
-                mine.setdefault(str(node.target), []).append(node)
-        yield from ((name, samples.of(calls, batch)) for name, calls in mine.items())
-        if segment.exit.op == "output":
+            if node.op == "call_module" and str(node.target) in pupils.keys() - seen:
+                calls.setdefault(str(node.target), []).append(node)
+        seen |= calls.keys()
+        leaving = Filling(len(images)) if segment.exit.op != "output" else None
+        parts = list(_parts(calls, pupils))
+        for number, part in enumerate(parts):
+            leave = leaving.add if leaving is not None and number == len(parts) - 1 else None
+            some = {name: pupils[name] for name in part}
+            yield from _summed(some, samples.of_each([calls[name] for name in part], batch, leave))
+        if leaving is None:
             return
-        entry = advance(teacher, segment, network.source, images, entry, batch)
+        entry = leaving.result() if parts else advance(teacher, segment, network.source, images, entry, batch)
+
+
+def _summed(pupils: Mapping[str, _Pupil], batches: Iterator[list[list[Sample]]]) -> Iterator[tuple[str, list[Moments]]]:
+    """The moments of some layers, of batches that hold the samples of each."""
+    for batch in batches:
+        for pupil, samples in zip(pupils.values(), batch, strict=True):
+            for sample in samples:
+                pupil.moments.add(sample)
+    yield from ((name, pupil.moments.result()) for name, pupil in pupils.items())
+
+
+def _parts(calls: Mapping[str, Sequence[fx.Node]], pupils: Mapping[str, _Pupil]) -> Iterator[list[str]]:
+    """The layers of a segment whose samples one pass gives: of as many calls, and as few as memory holds."""
+    part: list[str] = []
+    held = 0
+    for name, own in calls.items():
+        numbers = pupils[name].layer.groups * numbers_of(ConvGeometry.of(pupils[name].layer)) ** 2
+        alike = not part or len(calls[part[0]]) == len(own)
+        if part and not (alike and len(part) < _TOGETHER and held + numbers <= _MOST_NUMBERS):
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += numbers
+    if part:
+        yield part

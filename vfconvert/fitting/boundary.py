@@ -57,23 +57,38 @@ class Boundary:
             yield self[start : start + size]
 
 
+class Filling:
+    """A boundary of `count` rows that is given batch by batch, and takes its shape from the first."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._made: Boundary | None = None
+
+    def add(self, batch: Tensor) -> None:
+        """The next rows."""
+        if self._made is None:
+            self._made = Boundary(self._count, batch.shape[1:])
+        self._made.append(batch)
+
+    def result(self) -> Boundary:
+        """All of them. Raises `ValueError` where none was given."""
+        if self._made is None:
+            raise ValueError("no calibration images")
+        return self._made
+
+
 @torch.no_grad()
 def advance(
     root: nn.Module, segment: Segment, source: fx.Node, images: Tensor, entry: Boundary, batch: int
 ) -> Boundary:
     """The activations at the segment's exit, from those at its entry and the images that they come from."""
     device = next(root.parameters()).device
-    out: Boundary | None = None
+    leaving = Filling(len(entry))
     for at in range(0, len(entry), batch):
         start = {source: images[at : at + batch].clone().to(device)}
         start[segment.entry] = entry[at : at + batch].to(device)
-        value: Tensor = run_nodes(root, segment.nodes, start, keep=(segment.exit,))[segment.exit]
-        if out is None:
-            out = Boundary(len(entry), value.shape[1:])
-        out.append(value)
-    if out is None:
-        raise ValueError("no calibration images")
-    return out
+        leaving.add(run_nodes(root, segment.nodes, start, keep=(segment.exit,))[segment.exit])
+    return leaving.result()
 
 
 def _on_disk(numbers: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -55,52 +55,79 @@ class Sample:
     positions: float | None = None
 
 
-def layer_moments(
-    layer: nn.Conv2d | nn.Linear, samples: Iterator[Sample], images: int, generator: torch.Generator
-) -> list[Moments]:
-    """The moments of every group of the layer, over all its calls, of `images` in all.
+class LayerMoments:
+    """The moments of every group of a layer, over all its calls, of `images` in all; samples are added in turn.
 
     Every position of every call weighs alike, so that a small map among several calls gives few samples.
     Where samples are fewer than half of the unfolded inputs (a layer that reads a whole map sees one position of each
     image), or the inputs too many for a covariance, the samples stand in for it, `_MOST_KEPT` at most.
     """
-    if isinstance(layer, nn.Linear):
-        total = MomentSum(layer.in_features, layer.out_features, layer.weight.device)
-        for sample in samples:
-            total.add(sample.inputs.flatten(0, -2), sample.targets.flatten(0, -2))
-        return [_counted(total, images)]
-    geometry = ConvGeometry.of(layer)
-    unfolded = geometry.group_inputs * geometry.kernel_size[0] * geometry.kernel_size[1]
-    wanted = min(max(_FEWEST, _SAMPLES_PER_INPUT * unfolded), _MOST)
-    if unfolded > _DENSE:
-        wanted = _MOST_KEPT
-    sums: list[MomentSum | SampleSum] = []
-    for sample in (each for whole in samples for each in _of_few_rows(whole)):
+
+    def __init__(self, layer: nn.Conv2d | nn.Linear, images: int, generator: torch.Generator) -> None:
+        self._layer, self._images, self._generator = layer, images, generator
+        self._sums: list[MomentSum | SampleSum] = []
+
+    def add(self, sample: Sample) -> None:
+        """Add a batch of one call."""
+        if isinstance(self._layer, nn.Linear):
+            if not self._sums:
+                self._sums.append(MomentSum(self._layer.in_features, self._layer.out_features, self._device))
+            self._sums[0].add(sample.inputs.flatten(0, -2), sample.targets.flatten(0, -2))
+            return
+        geometry = ConvGeometry.of(self._layer)
+        for part in _of_few_rows(sample):
+            self._add(part, geometry)
+
+    def result(self) -> list[Moments]:
+        """Of every group; asked for once, since then the sums are given up."""
+        sums, self._sums = self._sums, []
+        return [replace(own.result(), independent=_INDEPENDENT * self._images) for own in sums]
+
+    @property
+    def _device(self) -> torch.device:
+        return self._layer.weight.device
+
+    def _add(self, sample: Sample, geometry: ConvGeometry) -> None:
+        unfolded, wanted = numbers_of(geometry), _wanted(geometry)
         height, width = sample.targets.shape[2:]
         places = height * width
         rows_of_image = max(1, len(sample.targets) / sample.images) if sample.images else 1
         positions = sample.positions or places * rows_of_image
-        count = min(places, math.ceil(wanted * places / (images * positions)))
-        samples_in_all = images * min(positions, math.ceil(wanted / images))
-        if not sums and (unfolded > _DENSE or samples_in_all <= min(unfolded // 2, _MOST_KEPT)):
-            sums.extend(SampleSum(_MOST_KEPT) for _ in range(geometry.groups))
-        elif not sums:
-            sums.extend(
-                MomentSum(unfolded, geometry.group_outputs, layer.weight.device) for _ in range(geometry.groups)
-            )
-        chosen = torch.randperm(places, generator=generator)[:count]
+        count = min(places, math.ceil(wanted * places / (self._images * positions)))
+        if not self._sums:
+            in_all = self._images * min(positions, math.ceil(wanted / self._images))
+            few = unfolded > _DENSE or in_all <= min(unfolded // 2, _MOST_KEPT)
+            for _ in range(geometry.groups):
+                dense = None if few else MomentSum(unfolded, geometry.group_outputs, self._device)
+                self._sums.append(dense or SampleSum(_MOST_KEPT))
+        chosen = torch.randperm(places, generator=self._generator)[:count]
         rows, columns = chosen // width, chosen % width
         x = patches(sample.inputs, geometry, rows, columns).flatten(0, 1)  # (S, C, kh, kw)
         t = sample.targets[:, :, rows, columns].permute(0, 2, 1).flatten(0, 1)  # (S, N)
-        for own, xs, ts in zip(
-            sums, torch.chunk(x, geometry.groups, 1), torch.chunk(t, geometry.groups, 1), strict=True
-        ):
+        groups = (torch.chunk(part, geometry.groups, 1) for part in (x, t))
+        for own, xs, ts in zip(self._sums, *groups, strict=True):
             own.add(xs.flatten(1), ts)
-    return [_counted(own, images) for own in sums]
 
 
-def _counted(total: MomentSum | SampleSum, images: int) -> Moments:
-    return replace(total.result(), independent=_INDEPENDENT * images)
+def numbers_of(geometry: ConvGeometry) -> int:
+    """The unfolded inputs of a group: a covariance holds the square of these."""
+    return geometry.group_inputs * geometry.kernel_size[0] * geometry.kernel_size[1]
+
+
+def _wanted(geometry: ConvGeometry) -> int:
+    """Samples of a layer."""
+    unfolded = numbers_of(geometry)
+    return _MOST_KEPT if unfolded > _DENSE else min(max(_FEWEST, _SAMPLES_PER_INPUT * unfolded), _MOST)
+
+
+def layer_moments(
+    layer: nn.Conv2d | nn.Linear, samples: Iterator[Sample], images: int, generator: torch.Generator
+) -> list[Moments]:
+    """The `LayerMoments` of all samples."""
+    total = LayerMoments(layer, images, generator)
+    for sample in samples:
+        total.add(sample)
+    return total.result()
 
 
 def _of_few_rows(sample: Sample) -> Iterator[Sample]:
@@ -133,26 +160,58 @@ class SegmentSamples:
         The inputs of a call that reads what an earlier one gave are those that the student has while the layer in it
         is still the old one. Of a layer with several calls fewer images are computed at once: a batch has all of them.
         """
-        size = max(1, (batch if batch is not None else self.batch) // len(calls))
-        norm_name = self.network.following_norm.get(str(calls[0].target))
-        skips = [self._skip(node, norm_name) for node in calls]
-        joined = [skip for skip in skips if skip is not None]
-        inputs: list[Read] = [(node.all_input_nodes[0], node) for node in calls]
-        outputs: list[Read] = [(node, None) for node in calls]
+        for found in self.of_each((calls,), batch):
+            yield from found[0]
+
+    def of_each(
+        self,
+        layers: Sequence[Sequence[fx.Node]],
+        batch: int | None = None,
+        leave: Callable[[Tensor], None] | None = None,
+    ) -> Iterator[list[list[Sample]]]:
+        """Batch by batch the samples of several layers, each given by its calls, of one pass for all of them.
+
+        `leave` is given the student's activations at the segment's exit, which is none of the network's outputs.
+        """
+        most = max(map(len, layers))
+        size = max(1, (batch if batch is not None else self.batch) // most)
+        norms = [self.network.following_norm.get(str(calls[0].target)) for calls in layers]
+        skips = [[self._skip(node, norm) for node in calls] for calls, norm in zip(layers, norms, strict=True)]
+        joined = [skip for each in skips for skip in each if skip is not None]
+        inputs: list[list[Read]] = [[(node.all_input_nodes[0], node) for node in calls] for calls in layers]
+        outputs: list[list[Read]] = [[(node, None) for node in calls] for calls in layers]
+        read, given = [each for one in inputs for each in one], [each for one in outputs for each in one]
+        end: list[Read] = [] if leave is None else [(self.segment.exit, next(iter(self.segment.exit.users)))]
         for start in range(0, len(self.images), size):
             at = slice(start, start + size)
             if self.student is self.teacher:
-                student = teacher = self._run(self.teacher, self.teacher_entry, [*inputs, *outputs, *joined], at)
+                student = teacher = self._run(self.teacher, self.teacher_entry, [*read, *given, *joined, *end], at)
             else:
-                student = self._run(self.student, self.student_entry, [*inputs, *joined], at)
-                teacher = self._run(self.teacher, self.teacher_entry, [*outputs, *joined], at)
-            positions = sum(teacher[each].shape[2:].numel() for each in outputs) if len(calls) > 1 else None
-            for given, output, skip in zip(inputs, outputs, skips, strict=True):
-                targets = teacher[output]
-                if skip is not None and teacher[skip].shape == targets.shape:
-                    correction = teacher[skip] - student[skip]
-                    targets = targets + _in_units_of(self.teacher, norm_name, correction)
-                yield Sample(inputs=student[given], targets=targets, positions=positions)
+                student = self._run(self.student, self.student_entry, [*read, *joined, *end], at)
+                teacher = self._run(self.teacher, self.teacher_entry, [*given, *joined], at)
+            if leave is not None:
+                leave(student[end[0]])
+            yield [
+                list(self._samples(student, teacher, *one)) for one in zip(inputs, outputs, skips, norms, strict=True)
+            ]
+
+    def _samples(
+        self,
+        student: Mapping[Read, Tensor],
+        teacher: Mapping[Read, Tensor],
+        inputs: Sequence[Read],
+        outputs: Sequence[Read],
+        skips: Sequence[Read | None],
+        norm: str | None,
+    ) -> Iterator[Sample]:
+        """Of one layer, from what was read in both networks."""
+        positions = sum(teacher[each].shape[2:].numel() for each in outputs) if len(outputs) > 1 else None
+        for given, output, skip in zip(inputs, outputs, skips, strict=True):
+            targets = teacher[output]
+            if skip is not None and teacher[skip].shape == targets.shape:
+                correction = teacher[skip] - student[skip]
+                targets = targets + _in_units_of(self.teacher, norm, correction)
+            yield Sample(inputs=student[given], targets=targets, positions=positions)
 
     def _skip(self, node: fx.Node, norm_name: str | None) -> Read | None:
         """What is added to the output of a call, or of the norm that follows; None where nothing is."""

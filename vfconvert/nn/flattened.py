@@ -44,7 +44,8 @@ class FlattenedConv(nn.Module):
         outputs, inputs = self.conv.out_channels, self.conv.weight[0].numel()
         linear = nn.Linear(inputs, outputs, bias=self.conv.bias is not None, device="meta")
         linear.weight = nn.Parameter(self.conv.weight.detach().flatten(1), self.conv.weight.requires_grad)
-        linear.bias = self.conv.bias
+        if isinstance(self.conv.bias, nn.Parameter):
+            linear.bias = self.conv.bias
         return linear.train(self.training)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -55,8 +55,8 @@ def load(
     The network is built by the name in the file (of torchvision or timm), else from a copy of `like`, the original
     network. It holds trainable `VersatileConv2d` layers; with `lowered`, their inference form instead, traced with
     `example` `(B, C, H, W)` (noise `(2, C, H, W)` of the shape in the file if None); with `plain`, ordinary `Conv2d`
-    and `Linear` layers of the original's size, as GPUs run them fastest. A network of several inputs takes them as the original
-    does, and `example` is then a sequence of them.
+    and `Linear` layers of the original's size, as GPUs run them fastest. A network of several inputs takes them as the
+    original does, and `example` is then a sequence of them.
 
     Raises `NotAModelError`, `EmptyModelError`, `TruncatedModelError` where the file is not one of these or is damaged;
     `UntrustedModelError`, `ArchitectureNeededError`, `ArchitectureError`, `MissingPackageError` where the network
