@@ -12,7 +12,18 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence", "container"),
+    *(
+        "errors",
+        "shortages",
+        "temporary",
+        "portions",
+        "user_code",
+        "version",
+        "progress",
+        "silence",
+        "container",
+        "threads",
+    ),
     *("specs", "readers", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
     *("keyword_values", "keywords"),
     *("files", "json_fields"),

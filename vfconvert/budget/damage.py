@@ -11,6 +11,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
@@ -30,10 +32,12 @@ from vfconvert.ops.moments import Moments
 from vfconvert.ops.problem import Problem
 from vfconvert.progress import Progress, no_progress
 from vfconvert.specs import ConvGeometry, VersatileSpec
+from vfconvert.threads import side_by_side
 
 _MOST_OUTPUTS = 256  # of a group that are estimated; of more a sample stands for all
 # Layers that one pass gives samples of: their inputs and outputs are held for a batch, their covariances for all.
 _TOGETHER, _MOST_NUMBERS = 4, 2**27
+_FAMILY_NUMBERS = 2**26  # inputs by inputs of the families that are looked at at once, each of which holds some of them
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +77,11 @@ def harms_of(
             none = torch.zeros(layer.out_channels, dtype=torch.float64)  # no output depends on it by a gradient
             reaction = sensitivity.by_layer.get(name, none)
             sample = _sample(geometry, pupils[name].generator)
-            found[name] = tuple(
-                harm
-                for family in families_of(geometry)
-                for harm in _harms(family, geometry, moments, reaction, weight, sample)
+            look = partial(
+                _harms, geometry=geometry, moments=moments, sensitivity=reaction, weight=weight, sample=sample
             )
+            at_once = max(1, _FAMILY_NUMBERS // numbers_of(geometry) ** 2)
+            found[name] = tuple(chain.from_iterable(side_by_side(look, families_of(geometry), at_once)))
             progress("damage", len(found), len(geometries))
     return found
 
@@ -114,7 +118,7 @@ def _harms(
     sensitivity: Tensor,
     weight: Tensor,
     sample: Tensor,
-) -> Iterator[Harm]:
+) -> list[Harm]:
     outputs, sampled = geometry.group_outputs, replace(geometry, out_channels=geometry.groups * len(sample))
     counts = [-(-count * len(sample) // outputs) for count in family.primaries]
     shares = torch.zeros(len(family.primaries), dtype=torch.float64)
@@ -136,15 +140,18 @@ def _harms(
         for index, (count, made) in enumerate(zip(counts, estimates(problem, counts), strict=True)):
             shares[index] += made.unexplained * energy
             rows[index].append(made.mask * count * geometry.groups + group * count + made.primary)
+    harms = []
     for count, few, share, own in zip(family.primaries, counts, shares.tolist(), rows, strict=True):
         executed = _products(sampled, spec_with(family.spec, sampled, few), torch.cat(own))
-        yield Harm(
+        harm = Harm(
             kind=family.kind,
             spec=spec_with(family.spec, geometry, count),
             unexplained=share / max(whole, 1e-30),
             damage=0.5 * share,
             products=executed * outputs // len(sample),
         )
+        harms.append(harm)
+    return harms
 
 
 def spec_with(spec: VersatileSpec, geometry: ConvGeometry, count: int) -> VersatileSpec:

@@ -158,11 +158,13 @@ def _solve(problem: Problem, state: Assignment, start: Tensor, accuracy: Accurac
     def precondition(residual: Tensor) -> Tensor:
         return nearly(residual.T).T / share[:, None]
 
-    bank = start.clone()
-    residual = right - apply(bank)
-    direction = step = precondition(residual)
-    energy = (residual * step).sum(1)
-    goal = accuracy.goal * (right * precondition(right)).sum(1) + _TINY
+    bank, residual = start.clone(), right
+    step = along = precondition(right)
+    if bool(start.any()):
+        residual = right - apply(bank)
+        step = precondition(residual)
+    direction = step
+    energy, goal = (residual * step).sum(1), accuracy.goal * (right * along).sum(1) + _TINY
     for _ in range(accuracy.steps):
         if bool((energy <= goal).all()):
             break

@@ -65,7 +65,10 @@ class Dense:
         return rows @ self.matrix
 
     def on(self, at: Tensor) -> Dense:
-        """Of the inputs `at` alone, in that order."""
+        """Of the inputs `at` alone, in that order; a view where they lie side by side, as those of a window do."""
+        begin, end = int(at[0]), int(at[-1]) + 1
+        if end - begin == len(at) and bool((at.diff() == 1).all()):
+            return Dense(self.matrix[begin:end, begin:end])
         return Dense(self.matrix[at][:, at])
 
     def solve(self, columns: Tensor) -> Tensor:
@@ -77,7 +80,7 @@ class Dense:
         average = torch.zeros_like(self.matrix)
         used = torch.zeros(len(average), dtype=torch.bool)
         for at, weight in parts:
-            average[at[:, None], at] += weight * self.matrix[at][:, at]
+            average[at[:, None], at] += weight * self.on(at).matrix
             used[at] = True
         average.diagonal().add_(torch.where(used, 1e-6 * average.diagonal().mean(), average.diagonal().mean()))
         factor = cholesky(average)
@@ -93,9 +96,9 @@ class Dense:
 
     def _schur(self, support: Tensor, shared: Tensor) -> Tensor:
         at = _without(support, shared)
-        metric = self.matrix[shared][:, shared]
+        metric = self.on(shared).matrix
         if len(at):
-            factor = cholesky(self.matrix[at][:, at])
+            factor = cholesky(self.on(at).matrix)
             half = torch.linalg.solve_triangular(factor, self.matrix[at][:, shared], upper=False)
             metric = metric - half.T @ half
         metric = (metric + metric.T) / 2
