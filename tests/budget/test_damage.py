@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tests.budget.nets import classifier, divergence, pictures
 from vfconvert.analysis.graph import trace
@@ -60,6 +61,49 @@ def test_network_that_cannot_be_traced_is_measured_alike(model: nn.Sequential, h
     assert list(harms) == ["0", "3"]
     assert sorted(untraced) == sorted(harms)
     assert close(harms, untraced)
+
+
+class Block(nn.Module):
+    """A layer, and a segment of five more, the last of them called twice; what they give is written over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(3 if index == 0 else 8, 8, 3, padding=1) for index in range(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *between, last = self.layers
+        x = first(x)
+        y = x
+        for layer in between:
+            y = F.relu_(layer(y))
+        y = last(last(y)) + x
+        return F.relu_(y).mean((2, 3))
+
+
+def passes(monkeypatch: pytest.MonkeyPatch, model: nn.Module, name: str, value: int) -> tuple[Harms, int]:
+    """The harms with another bound on what is looked at together, and how often the second layer was run."""
+    runs: list[int] = []
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(f"vfconvert.budget.damage.{name}", value)
+        handle = model.layers[1].register_forward_hook(lambda *_: runs.append(1))
+        network, images = trace(model, pictures(2).float()), pictures(96).float()
+        assert network is not None
+        even = Sensitivity(by_layer={f"layers.{index}": torch.ones(8).double() for index in range(6)}, measure="nats")
+        runs.clear()
+        found = harms_of(model, network, geometries(model), even, images, seed=0, batch=96)
+        handle.remove()
+    return found, len(runs)
+
+
+def test_one_pass_for_several_layers_finds_what_one_for_each_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Block().eval()
+    together, few = passes(monkeypatch, model, "_TOGETHER", 6)
+    alone, many = passes(monkeypatch, model, "_TOGETHER", 1)
+    tight, _ = passes(monkeypatch, model, "_MOST_NUMBERS", 1)
+    assert together == alone == tight
+    assert list(together) == [f"layers.{index}" for index in range(6)]
+    assert (few, many) == (3, 6)  # with that of the layer called twice, whose batches are smaller
 
 
 def test_meta_other_images_are_seen(model: nn.Sequential, harms: Harms) -> None:
