@@ -12,21 +12,10 @@ PACKAGE = ROOT / "vfconvert"
 
 # A module imports only what stands before it, or what is in its own package.
 ORDER = (
-    *(
-        "errors",
-        "shortages",
-        "temporary",
-        "portions",
-        "user_code",
-        "version",
-        "progress",
-        "silence",
-        "container",
-        "threads",
-    ),
+    *("errors", "shortages", "temporary", "portions", "user_code", "version", "progress", "silence", "container"),
     *("specs", "readers", "overrides", "targets", "gates", "formats", "training_options", "options", "combinations"),
     *("keyword_values", "keywords"),
-    *("files", "json_fields"),
+    *("files", "json_fields", "threads"),
     *("ops", "nn"),
     *("loading", "data", "tasks"),
     *("measuring", "analysis", "eligibility", "wishes", "planning", "rewriting", "linears"),

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.fitting.nets import DataDependent, PlainRestorer, ResidualNet, images, settled
-from vfconvert.analysis.graph import needed_for, run_nodes, trace
+from vfconvert.analysis.graph import trace
+from vfconvert.analysis.running import needed_for, run_nodes
 
 
 def test_norm_is_found_in_the_graph_not_by_order() -> None:

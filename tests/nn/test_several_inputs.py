@@ -9,7 +9,8 @@ from torch import fx, nn
 
 from tests.several_nets import SIDE, Matting, Warped
 from vfconvert.analysis.forward import run_once
-from vfconvert.analysis.graph import Network, run_nodes, trace
+from vfconvert.analysis.graph import Network, trace
+from vfconvert.analysis.running import run_nodes
 from vfconvert.errors import InputShapeError
 from vfconvert.nn.several_inputs import (
     Inputs,

@@ -12,16 +12,17 @@ from vfconvert.ops.moments import MomentSum, patches
 from vfconvert.specs import ConvGeometry
 
 
-def test_moments_of_batches_equal_those_of_the_whole() -> None:
-    x, t = torch.randn(300, 7) * 2 + 50, torch.randn(300, 3) - 20
-    total = MomentSum(7, 3)
+@pytest.mark.parametrize("inputs", [7, 257, 1100], ids=["one strip", "two, of one a column", "four"])
+def test_moments_of_batches_equal_those_of_the_whole(inputs: int) -> None:
+    x, t = torch.randn(300, inputs) * 2 + 50, torch.randn(300, 3) - 20
+    total = MomentSum(inputs, 3)
     for at in range(0, 300, 64):
         total.add(x[at : at + 64], t[at : at + 64])
     found = total.result()
     joint = torch.cat([x, t], 1).double().T.cov(correction=0)
-    assert_close_enough(found.covariance, joint[:7, :7], tolerance=1e-5)
-    assert_close_enough(found.cross, joint[:7, 7:], tolerance=1e-5)
-    assert_close_enough(found.target_variance, joint.diagonal()[7:], tolerance=1e-5)
+    assert_close_enough(found.covariance, joint[:inputs, :inputs], tolerance=1e-5)
+    assert_close_enough(found.cross, joint[:inputs, inputs:], tolerance=1e-5)
+    assert_close_enough(found.target_variance, joint.diagonal()[inputs:], tolerance=1e-5)
     assert_close_enough(found.input_mean, x.double().mean(0), tolerance=1e-6)
     assert_close_enough(found.target_mean, t.double().mean(0), tolerance=1e-6)
     assert found.count == 300

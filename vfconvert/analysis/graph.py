@@ -7,22 +7,18 @@ module names, so one graph runs both.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.node import map_arg
 
+from vfconvert.analysis.running import Environment, run_nodes, submodule_of
 from vfconvert.analysis.tracing import graph_of, written_inputs
 from vfconvert.analysis.writing import writes, written
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import part_of
-
-Environment = dict[fx.Node, Any]
-Read = tuple[fx.Node, fx.Node | None]
-"""A value as the second node reads it, since operators may have written into it; None: as it was computed."""
 
 _ADDITIONS: tuple[Any, ...] = (operator.add, operator.iadd, torch.add, "add", "add_")
 _PASSING_THROUGH = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -68,7 +64,7 @@ class Network:
             if user.target in _ADDITIONS and len(user.all_input_nodes) == 2 and not user.kwargs:
                 first, second = user.all_input_nodes
                 return node, second if node is first else first
-            if user.op != "call_module" or not isinstance(_submodule(root, user), _PASSING_THROUGH):
+            if user.op != "call_module" or not isinstance(submodule_of(root, user), _PASSING_THROUGH):
                 return None
             node = user
 
@@ -102,74 +98,6 @@ def trace(model: nn.Module, example: Tensor) -> Network | None:
         flattens=flattens,
         largest=max(shape.numel() for shape in shapes.values()) // max(1, example.shape[0]),
     )
-
-
-def run_nodes(
-    root: nn.Module,
-    nodes: Iterable[fx.Node],
-    environment: Environment,
-    *,
-    keep: Sequence[fx.Node] | None = None,
-    after: Callable[[fx.Node, Any], None] | None = None,
-) -> Environment:
-    """Evaluate `nodes` in order with the modules of `root`, adding each value to `environment`.
-
-    With `keep` every other value is dropped from the environment after its last reader has run.
-    """
-    nodes = tuple(nodes)
-    last_reader = {} if keep is None else {read: node for node in nodes for read in node.all_input_nodes}
-    kept = set(keep or ())
-    for node in nodes:
-        if node.op == "placeholder":
-            if node not in environment:  # an optional argument takes its default
-                environment[node] = node.args[0] if node.args else None
-            continue
-        args = map_arg(node.args, environment.__getitem__)
-        kwargs = map_arg(node.kwargs, environment.__getitem__)
-        if node.op == "call_module":
-            value = _submodule(root, node)(*args, **kwargs)
-        elif node.op == "call_function":
-            value = node.target(*args, **kwargs)  # type: ignore[operator]
-        elif node.op == "call_method":
-            value = getattr(args[0], str(node.target))(*args[1:], **kwargs)
-        elif node.op == "get_attr":
-            value = operator.attrgetter(str(node.target))(root)
-        else:  # output
-            value = args[0]
-        environment[node] = value
-        if after is not None:
-            after(node, value)
-        for read in node.all_input_nodes if keep is not None else ():
-            if last_reader[read] is node and read not in kept:
-                environment.pop(read, None)
-    return environment
-
-
-def needed_for(root: nn.Module, reads: Iterable[Read], nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
-    """Those of `nodes` that the values of `reads` depend on, in order.
-
-    Among them are operators that write into a value before it is read, also where nobody reads their own result.
-    """
-    place, waiting, until = {node: index for index, node in enumerate(nodes)}, list[fx.Node](), 0
-    for node, reader in reads:
-        waiting.append(node)
-        until = max(until, place.get(node if reader is None else reader, len(nodes)))
-    writing = [node for node in nodes[:until] if node.all_input_nodes and writes(root, node)]
-    needed = set[fx.Node]()
-    known = set(waiting)
-    while waiting:
-        node = waiting.pop()
-        known.update(node.all_input_nodes)
-        if node in place and node not in needed:
-            needed.add(node)
-            waiting.extend(node.all_input_nodes)
-        if not waiting:
-            waiting = [node for node in writing if node not in needed and not known.isdisjoint(written(root, node))]
-    return tuple(node for node in nodes if node in needed)
-
-
-def _submodule(root: nn.Module, node: fx.Node) -> nn.Module:
-    return root.get_submodule(str(node.target))
 
 
 def _run(
@@ -228,10 +156,10 @@ def _following_norms(model: nn.Module, graph: fx.Graph, calls: Mapping[str, int]
     """
     readers: dict[str, set[str]] = {}  # layer -> the norms that alone read its outputs, "" where something else does
     for node in graph.nodes:
-        if node.op == "call_module" and isinstance(_submodule(model, node), (nn.Conv2d, VersatileConv2d)):
+        if node.op == "call_module" and isinstance(submodule_of(model, node), (nn.Conv2d, VersatileConv2d)):
             users = list(node.users)
             alone = len(users) == 1 and users[0].op == "call_module"
-            normed = alone and type(_submodule(model, users[0])) is nn.BatchNorm2d
+            normed = alone and type(submodule_of(model, users[0])) is nn.BatchNorm2d
             readers.setdefault(str(node.target), set()).add(str(users[0].target) if normed else "")
     found: dict[str, str] = {}
     for layer, names in readers.items():
@@ -295,4 +223,4 @@ def _segments(model: nn.Module, graph: fx.Graph, shapes: dict[fx.Node, torch.Siz
 
 def _computes(model: nn.Module, node: fx.Node) -> bool:
     """Whether a node is a layer with a weight matrix of its own."""
-    return node.op == "call_module" and isinstance(_submodule(model, node), (nn.Conv2d, nn.Linear, VersatileConv2d))
+    return node.op == "call_module" and isinstance(submodule_of(model, node), (nn.Conv2d, nn.Linear, VersatileConv2d))

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, fx, nn
 
-from vfconvert.analysis.graph import Segment, run_nodes
+from vfconvert.analysis.graph import Segment
+from vfconvert.analysis.running import run_nodes
 from vfconvert.errors import UnwritableOutputError
 
 HALF_BYTES = 256 * 2**20  # float32 bytes from which half precision holds them

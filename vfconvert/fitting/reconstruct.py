@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from vfconvert.analysis.graph import Segment, run_nodes
+from vfconvert.analysis.graph import Segment
+from vfconvert.analysis.running import run_nodes
 from vfconvert.fitting.augment import Augmentation
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.portions import Portion

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, fx, nn
 
-from vfconvert.analysis.graph import Environment, Network, Read, Segment, needed_for, run_nodes
+from vfconvert.analysis.graph import Network, Segment
+from vfconvert.analysis.running import Environment, Read, needed_for, run_nodes
 from vfconvert.analysis.writing import writes
 from vfconvert.fitting.boundary import Boundary
 from vfconvert.fitting.layers import slope
@@ -227,7 +228,6 @@ class SegmentSamples:
             environment[self.network.source] = self.images[at].clone().to(device)
         needed = needed_for(root, wanted, self.segment.nodes)
         place = {node: index for index, node in enumerate(self.segment.nodes)}
-        last_writer = max((place[node] for node in needed if writes(root, node)), default=-1)
         after: dict[fx.Node | None, list[Read]] = {}  # the last of the needed nodes before each is read
         for node, reader in wanted:
             end = place.get(reader, len(place)) if reader is not None else place[node] + 1
@@ -236,13 +236,24 @@ class SegmentSamples:
         found: dict[Read, Tensor] = {}
 
         def note(ran: fx.Node | None, value: object = None) -> None:
-            for each in after.get(ran, ()):
-                read = environment[each[0]]
-                found[each] = read.clone() if ran is None or place[ran] < last_writer else read
+            found.update({each: environment[each[0]] for each in after.get(ran, ())})
+
+        def spare(node: fx.Node, first: object) -> None:
+            """Copy what was read before an operator writes into the memory that it is in."""
+            if writes(root, node):
+                held = [each for each, read in found.items() if _may_share(read, first)]
+                found.update({each: found[each].clone() for each in held})
 
         note(None)
-        run_nodes(root, needed, environment, keep=[node for node, _ in wanted], after=note)
+        run_nodes(root, needed, environment, keep=[node for node, _ in wanted], before=spare, after=note)
         return found
+
+
+def _may_share(tensor: Tensor, other: object) -> bool:
+    """Whether two values may be in one memory; two tensors are where they have one storage."""
+    if not isinstance(other, Tensor):
+        return True
+    return tensor.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
 
 
 def _in_units_of(teacher: nn.Module, norm_name: str | None, correction: Tensor) -> Tensor:

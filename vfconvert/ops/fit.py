@@ -34,17 +34,10 @@ class GroupFit:
     unexplained: float
 
 
-def fit_group(
-    problem: Problem,
-    *,
-    rounds: int = 4,
-    alternations: int = 4,
-    sharing: Sharing | None = None,
-    accuracy: Accuracy | None = None,
-) -> GroupFit:
+def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4, sharing: Sharing | None = None) -> GroupFit:
     """Fit one group. `rounds` re-assigns outputs by their residual, where primaries have more than two outputs.
 
-    `sharing` is that of the problem, where it is at hand; `accuracy` that of its solutions, by its size where None.
+    `sharing` is that of the problem, where it is at hand.
     """
     if not (problem.metric.finite() and bool(torch.isfinite(problem.cross).all())):
         raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
@@ -57,7 +50,7 @@ def fit_group(
     reassignments = rounds if len(problem.slots) > 2 else 0
     for turn in range(reassignments + 1):
         for _ in range(alternations):
-            bank = _solve(problem, state, bank, accuracy or _usual(problem))
+            bank = _solve(problem, state, bank)
             state, left = _rescale(problem, state, bank)
         found.append((left, bank, state))
         if turn < reassignments:
@@ -68,21 +61,6 @@ def fit_group(
     return GroupFit(
         bank=bank, mask=state.mask, primary=state.primary, scale=state.scale, unexplained=left / max(total, _TINY)
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """When conjugate gradients end: at this share of the right side's energy, or after so many steps."""
-
-    goal: float
-    steps: int
-
-
-def _usual(problem: Problem) -> Accuracy:
-    """Each step costs a product with H: large layers take what a few give, and of samples the average is exact."""
-    if problem.cross.dtype == torch.float64:
-        return Accuracy(goal=1e-9, steps=60)
-    return Accuracy(goal=1e-5, steps=6 if isinstance(problem.metric, Factored) else 15)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +109,7 @@ def _reassign(problem: Problem, bank: Tensor) -> Assignment:
     return Assignment(mask=masks, primary=column % problem.primaries, scale=torch.ones_like(problem.variance))
 
 
-def _solve(problem: Problem, state: Assignment, start: Tensor, accuracy: Accuracy) -> Tensor:
+def _solve(problem: Problem, state: Assignment, start: Tensor) -> Tensor:
     """All primaries by preconditioned conjugate gradients, `(P, D)`."""
     curvature = problem.weights * state.scale.square()  # beta_o, (N,)
     curvature = curvature.clamp_min(1e-8 * float(curvature.mean()) + _TINY)
@@ -164,8 +142,10 @@ def _solve(problem: Problem, state: Assignment, start: Tensor, accuracy: Accurac
         residual = right - apply(bank)
         step = precondition(residual)
     direction = step
-    energy, goal = (residual * step).sum(1), accuracy.goal * (right * along).sum(1) + _TINY
-    for _ in range(accuracy.steps):
+    energy = (residual * step).sum(1)
+    goal = (1e-9 if bank.dtype == torch.float64 else 1e-5) * (right * along).sum(1) + _TINY
+    # Each step costs a product with H: large layers take what a few steps give, and of samples the average is exact.
+    for _ in range(60 if bank.dtype == torch.float64 else 6 if isinstance(problem.metric, Factored) else 15):
         if bool((energy <= goal).all()):
             break
         image = apply(direction)

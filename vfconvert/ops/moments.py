@@ -17,6 +17,8 @@ from vfconvert.ops.metric import Factored
 from vfconvert.specs import ConvGeometry
 
 _BLOCK = 8192  # rows multiplied in float32 before they are added up in float64
+_STRIPS = 4  # of the columns of a large square, each multiplied with itself and what follows: 10 of 16 parts
+_NARROW = 256  # inputs of a strip at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +49,8 @@ class MomentSum:
 
     def __init__(self, inputs: int, targets: int, device: torch.device | None = None) -> None:
         self._square = torch.zeros(inputs, inputs, dtype=torch.float64, device=device)
+        width = max(-(-inputs // _STRIPS), _NARROW)
+        self._strips = [slice(start, min(start + width, inputs)) for start in range(0, inputs, width)]
         self._cross = torch.zeros(inputs, targets, dtype=torch.float64, device=device)
         self._inputs = torch.zeros(inputs, dtype=torch.float64, device=device)
         self._targets = torch.zeros(targets, dtype=torch.float64, device=device)
@@ -63,7 +67,8 @@ class MomentSum:
         inputs, targets = inputs - self._shift[0], targets - self._shift[1]
         for start in range(0, len(inputs), _BLOCK):
             x, t = inputs[start : start + _BLOCK], targets[start : start + _BLOCK]
-            self._square += (x.T @ x).to(self._square)
+            for at in self._strips:  # the square is symmetric: what is left of its diagonal is filled in at the end
+                self._square[at, at.start :] += (x[:, at].T @ x[:, at.start :]).to(self._square)
             self._cross += (x.T @ t).to(self._square)
             self._inputs += x.sum(0).to(self._square)
             self._targets += t.sum(0).to(self._square)
@@ -76,6 +81,8 @@ class MomentSum:
             raise ValueError("moments of no samples, or taken twice: add() first, and call result() once")
         self._taken = True
         n = self._count
+        for at in self._strips:
+            self._square[at.stop :, at] = self._square[at, at.stop :].T
         x_mean, t_mean = self._inputs / n, self._targets / n
         return Moments(
             covariance=self._square.div_(n).sub_(torch.outer(x_mean, x_mean)).cpu(),
