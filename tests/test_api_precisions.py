@@ -172,16 +172,18 @@ def weights_in_eight_bits(path: Path) -> int:
     )
 
 
-def test_eight_bits_store_what_filters_share_where_layers_are_fastest_whole(
+def test_eight_bits_store_the_bank_of_a_layer_that_is_computed_whole(
     found: vfconvert.Conversion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found._delivery = in_form(found._delivery, PLAIN)
-    found.export(tmp_path / "small.onnx", precision="int8")
-    monkeypatch.setattr(Delivery, "for_eight_bits", property(lambda self: self))
-    found.export(tmp_path / "whole.onnx", precision="int8")
-    all_numbers = 9 * (3 * 8 + 8 * 16 + 16 * 16)
-    assert weights_in_eight_bits(tmp_path / "whole.onnx") == all_numbers
-    assert weights_in_eight_bits(tmp_path / "small.onnx") < 0.5 * all_numbers
+    shared = found.export(tmp_path / "small.onnx", precision="int8")
+    monkeypatch.setattr(Delivery, "whole_layers", property(lambda self: ()))
+    whole = found.export(tmp_path / "whole.onnx", precision="int8")
+    first, second, third = 9 * 3 * 8, 9 * 8 * 16, 9 * 16 * 16
+    assert weights_in_eight_bits(tmp_path / "whole.onnx") == first + second + third
+    assert weights_in_eight_bits(tmp_path / "small.onnx") == first + second // 4 + third // 4
+    assert shared.bytes < whole.bytes
+    assert shared.relative_error == pytest.approx(whole.relative_error, abs=0.02)
 
 
 def test_a_wrong_file_would_be_judged_as_one(

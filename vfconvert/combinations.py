@@ -106,8 +106,3 @@ def _of_plain_forms(options: ConversionOptions, spelled: Callable[[str], str]) -
         yield f"{forms} plain takes the original's products and time, so {gates[0]} would fail; drop one of the two"
     if options.costs is not None:
         yield f"{spelled('costs')} says nothing beside {forms} plain, which chooses no form by its time; drop one"
-    if options.int8:
-        yield (
-            f"{spelled('int8')} stores ordinary convolutions whole, so that the file is as large as the original's in "
-            f"eight bits; drop it, or {forms} plain"
-        )

@@ -20,6 +20,7 @@ from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, check_writable, sha256_of
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.lowering.network import Lowered, lower
+from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import inputs_of
 from vfconvert.ops.blocks import CANCELLING, PLAIN, VARIANTS
 from vfconvert.options import ConversionOptions
@@ -65,20 +66,18 @@ class Delivery:
     @property
     def for_half(self) -> Delivery:
         """What a file in half precision is made of: no full filter minus its edges, which would cancel there."""
-        return self._without(CANCELLING)
+        variants = self.inference.variants
+        if self.network is None or CANCELLING not in variants.values():
+            return self
+        others = {name: VARIANTS[0] if form == CANCELLING else form for name, form in variants.items()}
+        return replace(self, inference=lower(self.student, self.network, others))
 
     @property
-    def for_eight_bits(self) -> Delivery:
-        """What a file in eight bits is made of: no layer as an ordinary convolution, which is stored whole there."""
-        return self._without(PLAIN)
-
-    def _without(self, form: str) -> Delivery:
-        variants = self.inference.variants
-        if self.network is None or form not in variants.values():
-            return self
-        others = {name: VARIANTS[0] if found == form else found for name, found in variants.items()}
-        lowered = lower(self.student, self.network, others)
-        return self if lowered.variants == variants else replace(self, inference=lowered)
+    def whole_layers(self) -> tuple[VersatileConv2d, ...]:
+        """The versatile layers that are computed as ordinary convolutions."""
+        names = [name for name, form in self.inference.variants.items() if form == PLAIN]
+        layers = [self.student.get_submodule(name) for name in names]
+        return tuple(layer for layer in layers if isinstance(layer, VersatileConv2d))
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -165,13 +164,12 @@ def _precisions(
         files, ours = {"original": original}, {"converted": converted}
         for name, target in targets.items():
             beside, temporary = folder / f"{name}.onnx", outputs.enter_context(atomic_path(target))
-            floats = converted
-            if name == "int8" and (shared := delivery.for_eight_bits) is not delivery:
-                floats = folder / "shared.onnx"
-                _one(shared, options, "onnx", floats, floats, None)
-            smaller = quantize_int8 if name == "int8" else to_fp16
-            smaller(original, beside, calibration)
-            smaller(floats, temporary, calibration)
+            if name == "int8":
+                quantize_int8(original, beside, calibration)
+                quantize_int8(converted, temporary, calibration, delivery.whole_layers)
+            else:
+                to_fp16(original, beside, calibration)
+                to_fp16(converted, temporary, calibration)
             files[f"original {name}"], ours[f"converted {name}"] = beside, temporary
         files.update(ours)
         found = judge(files, judging, threads=options.threads, rounds=_ROUNDS, class_maps=delivery.class_maps)

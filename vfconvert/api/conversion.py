@@ -118,11 +118,6 @@ class Conversion:
             )
         if precision != "fp32" and name != "onnx":
             raise ExportError(f"{target}: got {precision} as {name}, expected onnx, the one format that has it")
-        if precision == "int8" and self.report.forms == "plain":
-            raise ExportError(
-                f"{target}: eight bits store ordinary convolutions whole, as large as the original's; convert with "
-                'forms="fastest" for it'
-            )
         options = dataclasses.replace(
             self._options,
             output=target,

@@ -1,0 +1,97 @@
+"""Weights in eight bits stored as their bank: what the runtime makes of it is the weight, within half a step."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.recipes.helpers import Small, converted
+from vfconvert.exporting import export_onnx
+from vfconvert.nn import VersatileConv2d
+from vfconvert.planning import Wish
+from vfconvert.quantizing import quantize_int8
+
+WISHES = {
+    "squares": Wish(),
+    "lines": Wish(crops="lines"),
+    "windows": Wish(spatial=False, channel=True),
+    "both": Wish(channel=True, crops="lines", windows=3),
+}
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=WISHES.values(), ids=WISHES)
+def student(request: pytest.FixtureRequest) -> nn.Module:
+    """Versatile layers with random rows, orders and scales, and norms of either sign behind some of them."""
+    torch.manual_seed(0)
+    made = converted(Small().eval(), request.param, 16)
+    made.block[1].weight.data[::3] *= -1
+    return made
+
+
+def layers_of(model: nn.Module) -> list[VersatileConv2d]:
+    return [module for module in model.modules() if isinstance(module, VersatileConv2d)]
+
+
+def quantized(model: nn.Module, images: Tensor, folder: Path, layers: list[VersatileConv2d]) -> Path:
+    source, target = folder / "float.onnx", folder / f"{len(list(folder.iterdir()))}.onnx"
+    export_onnx(model, images[:2], source, metadata={})
+    quantize_int8(source, target, images, layers)
+    return target
+
+
+def weights(path: Path, images: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The weight of every convolution as the runtime makes it, and its scale."""
+    proto = onnx.load(path)
+    names = [node.input[1] for node in proto.graph.node if node.op_type == "Conv"]
+    scales = {node.output[0]: node.input[1] for node in proto.graph.node if node.op_type == "DequantizeLinear"}
+    held = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    for name in names:
+        proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = session.get_inputs()[0].name
+    return [
+        (found, held[scales[name]].reshape(-1, 1, 1, 1))
+        for name, found in zip(names, session.run(names, {given: images[:1].numpy()}), strict=True)
+    ]
+
+
+def stored(path: Path) -> int:
+    """Whole numbers of convolutions' weights in the file."""
+    tensors = onnx.load(path).graph.initializer
+    return sum(
+        int(np.prod(one.dims)) for one in tensors if one.data_type == onnx.TensorProto.INT8 and len(one.dims) == 4
+    )
+
+
+def test_weights_are_made_of_the_bank(student: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    layers = layers_of(student)
+    assert len(layers) == 2
+    assert any(layer.order is not None for layer in layers) == any(layer.spec.windows > 1 for layer in layers)
+    shared, whole = (quantized(student, images, tmp_path, some) for some in (layers, []))
+    banks, filters = (
+        sum(int(w.numel()) for w in of)
+        for of in ([layer.weight for layer in layers], [layer.as_conv2d().weight for layer in layers])
+    )
+    assert stored(whole) - stored(shared) == filters - banks
+    for (ours, step), (theirs, other) in zip(weights(shared, images), weights(whole, images), strict=True):
+        assert (np.abs(ours - theirs) <= 0.5001 * (step + other)).all()
+        assert (np.abs(1.05 * ours - theirs) > 0.5001 * (step + other)).any()
+
+
+def test_layers_of_other_numbers_are_stored_whole(student: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    others = [copy.deepcopy(layer) for layer in layers_of(student)]
+    with torch.no_grad():
+        for layer in others:
+            layer.weight[0] *= 1.01 + 0.01 * torch.rand_like(layer.weight[0])
+    near, whole = (quantized(student, images, tmp_path, some) for some in (others, []))
+    assert near.read_bytes() == whole.read_bytes()
