@@ -15,6 +15,8 @@ from vfconvert.exporting import export_onnx
 from vfconvert.nn import VersatileConv2d
 from vfconvert.planning import Wish
 from vfconvert.quantizing import quantize_int8
+from vfconvert.quantizing.sessions import open_session
+from vfconvert.verification import agreement
 
 WISHES = {
     "squares": Wish(),
@@ -86,6 +88,31 @@ def test_weights_are_made_of_the_bank(student: nn.Module, images: Tensor, tmp_pa
     for (ours, step), (theirs, other) in zip(weights(shared, images), weights(whole, images), strict=True):
         assert (np.abs(ours - theirs) <= 0.5001 * (step + other)).all()
         assert (np.abs(1.05 * ours - theirs) > 0.5001 * (step + other)).any()
+
+
+def test_outputs_without_a_weight_are_cut_out_of_a_filter_of_zeros(images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = converted(Small().eval(), Wish(), 16)
+    made.block[1].weight.data[4:7] = 0
+    shared, whole = (quantized(made, images, tmp_path, some) for some in (layers_of(made), []))
+    (ours, theirs) = (weights(path, images)[1] for path in (shared, whole))
+    assert not ours[0][4:7].any()
+    assert ours[0][[3, 7]].any(axis=(1, 2, 3)).all()
+    assert (np.abs(ours[0] - theirs[0]) <= 0.5001 * (ours[1] + theirs[1])).all()
+    outputs = [open_session(path, threads=1).run_all(images)["output"] for path in (shared, whole)]
+    assert agreement(*outputs).relative_error < 0.1
+
+
+def test_a_layer_whose_bias_has_no_room_is_stored_whole(images: Tensor, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = converted(Small().eval(), Wish(), 16)
+    made.block[1].weight.data[0] = 1e-12
+    made.block[1].bias.data[0] = 5
+    shared, whole = (quantized(made, images, tmp_path, some) for some in (layers_of(made), []))
+    grouped = layers_of(made)[1]
+    assert stored(whole) - stored(shared) == grouped.as_conv2d().weight.numel() - grouped.weight.numel()
+    outputs = [open_session(path, threads=1).run_all(images)["output"] for path in (shared, whole)]
+    assert agreement(*outputs).relative_error < 0.1
 
 
 def test_layers_of_other_numbers_are_stored_whole(student: nn.Module, images: Tensor, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 _LARGEST = 64  # of a whole number, as of all weights: see `vfconvert.quantizing.eight_bits`
+_TINY = torch.finfo(torch.float32).tiny
 _EXACT = 1e-4  # of the largest weight of an output, by which it may differ from its share of the bank
 
 Array = NDArray[Any]
@@ -49,41 +50,47 @@ def share_(quantized: onnx.ModelProto, folded: onnx.ModelProto, layers: Sequence
 
 @dataclass(frozen=True, eq=False)
 class _Shared:
-    """A weight as its bank in eight bits, `whole` `(P, C, kh, kw)`.
+    """A weight as its bank in eight bits, `whole` `(P, C, kh, kw)`, to which a filter of zeros is added where need be.
 
-    Of every output `(N,)`: its scale, the row that it is, and whether it is the negative of that.
+    Of every output `(N,)`: its scale, 0 where its weight is 0, its mask, its primary, and whether it is the negative.
     """
 
     layer: VersatileConv2d
     whole: Array
     scales: Array
-    rows: Array
+    masks: Array
+    primaries: Array
     negative: Array
 
     @classmethod
     def of(cls, weight: Array, layer: VersatileConv2d) -> _Shared | None:
         """The weight `(N, C, kh, kw)` by the layer whose it is; None where it is not this one's."""
-        filters = layer.weight.detach().cpu()
-        if weight.shape != (layer.geometry.out_channels, *filters.shape[1:]):
+        filters, rows = layer.weight.detach().cpu().double(), layer.rows.cpu()
+        if weight.shape != (len(rows), *filters.shape[1:]):
             return None
-        rows = layer.rows.cpu()
-        cut = expand(filters, layer.spec, rows).double()
+        cut = expand(filters, layer.spec, rows)
         given = torch.from_numpy(weight.astype(np.float64))
         if layer.order is not None:
             given = given.index_select(1, layer.order.cpu())
         factor = (given * cut).sum((1, 2, 3)) / cut.square().sum((1, 2, 3)).clamp_min(1e-30)
         off = (given - factor.view(-1, 1, 1, 1) * cut).abs().amax((1, 2, 3))
-        if bool((off > _EXACT * given.abs().amax((1, 2, 3))).any()):
+        largest = given.abs().amax((1, 2, 3))
+        if bool((off > _EXACT * largest).any()):
             return None
-        largest = filters.double().abs().amax((1, 2, 3))
-        step = torch.where(largest > 0, largest, 1) / _LARGEST
-        scales = factor.abs() * step[rows % len(filters)]
+        highest = filters.abs().amax((1, 2, 3))
+        step = torch.where(highest > 0, highest, 1) / _LARGEST
+        primaries, silent = rows % len(filters), largest == 0
+        whole = (filters / step.view(-1, 1, 1, 1)).round()
+        scales = torch.where(silent, 0, (factor.abs() * step[primaries]).clamp_min(_TINY))
+        if bool(silent.any()):
+            whole = torch.cat([whole, torch.zeros_like(whole[:1])])
         return cls(
-            layer,
-            (filters / step.view(-1, 1, 1, 1)).round().to(torch.int8).numpy(),
-            scales.clamp_min(torch.finfo(torch.float32).tiny).float().numpy(),
-            rows.numpy(),
-            (factor < 0).numpy(),
+            layer=layer,
+            whole=whole.to(torch.int8).numpy(),
+            scales=scales.float().numpy(),
+            masks=torch.div(rows, len(filters), rounding_mode="floor").numpy(),
+            primaries=torch.where(silent, len(filters), primaries).numpy(),
+            negative=(factor < 0).numpy(),
         )
 
 
@@ -91,39 +98,49 @@ def _store_(graph: onnx.GraphProto, name: str, shared: _Shared) -> None:
     from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    made = {output: node for node in graph.node for output in node.output}
-    readers = (node for node in graph.node if node.op_type == "DequantizeLinear")
-    reader = next((node for node in readers if node.input[0] == f"{name}_quantized"), None)
-    if reader is None or not {reader.input[0], reader.input[1]} <= tensors.keys():
+    readers = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    reader = next((node for node in readers.values() if node.input[0] == f"{name}_quantized"), None)
+    if reader is None or not {*reader.input[:2]} <= tensors.keys():
         return
-    stored, scale = tensors[reader.input[0]], tensors[reader.input[1]]
+    stored, scale = (tensors[part] for part in reader.input[:2])
     (prefix,) = fresh_names("b", 1, {known.partition(".")[0] for known in names_written(graph)})
     nodes, held = _expansion(shared, stored.name, prefix)
     if sum(node.ByteSize() for node in nodes) + sum(tensor.ByteSize() for tensor in held) >= stored.ByteSize():
         return
     before = numpy_helper.to_array(scale)
-    for node in graph.node:
-        if node.op_type == "Conv" and node.input[1] == reader.output[0] and len(node.input) > 2:
-            _rescale_bias_(made[node.input[2]], tensors, shared.scales / before)
-    scale.CopyFrom(numpy_helper.from_array(shared.scales, scale.name))
+    scales = np.where(shared.scales > 0, shared.scales, before)
+    used = [node for node in graph.node if node.op_type == "Conv" and node.input[1] == reader.output[0]]
+    added = [
+        readers[bias]
+        for bias in dict.fromkeys(node.input[2] for node in used if len(node.input) > 2)
+        if bias in readers
+    ]
+    biases = [_rescaled(each, tensors, scales / before) for each in added]
+    if any(bias is None for bias in biases):
+        return
+    for one in (numpy_helper.from_array(scales, scale.name), *(part for bias in biases for part in bias or ())):
+        tensors[one.name].CopyFrom(one)
     graph.initializer.remove(stored)
     graph.initializer.extend(held)
     for index, node in enumerate(nodes):
         graph.node.insert(index, node)
 
 
-def _rescale_bias_(reader: onnx.NodeProto, tensors: dict[str, onnx.TensorProto], ratio: Array) -> None:
-    """A bias in whole numbers has the scale of the input times that of the weight."""
+def _rescaled(
+    reader: onnx.NodeProto, tensors: dict[str, onnx.TensorProto], ratio: Array
+) -> tuple[onnx.TensorProto, ...] | None:
+    """A bias in whole numbers and its scale, that of the input times that of the weight; None where it has no room."""
     from onnx import numpy_helper
 
-    whole, scale = (tensors[name] for name in reader.input[:2])
-    bias = numpy_helper.to_array(whole) * numpy_helper.to_array(scale).astype(np.float64)
-    scales = numpy_helper.to_array(scale).astype(np.float64) * ratio
-    limits = np.iinfo(np.int32)
-    whole.CopyFrom(
-        numpy_helper.from_array(np.clip(np.rint(bias / scales), limits.min, limits.max).astype(np.int32), whole.name)
-    )
-    scale.CopyFrom(numpy_helper.from_array(scales.astype(np.float32), scale.name))
+    if not {*reader.input[:2]} <= tensors.keys():
+        return None
+    whole, scale = (numpy_helper.to_array(tensors[name]).astype(np.float64) for name in reader.input[:2])
+    scales = scale * ratio
+    numbers = np.rint(whole * scale / scales)
+    if np.abs(numbers).max(initial=0) > np.iinfo(np.int32).max:
+        return None
+    made = numbers.astype(np.int32), scales.astype(np.float32)
+    return tuple(numpy_helper.from_array(part, name) for part, name in zip(made, reader.input[:2], strict=True))
 
 
 def _expansion(shared: _Shared, name: str, prefix: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -148,7 +165,7 @@ def _expansion(shared: _Shared, name: str, prefix: str) -> tuple[list[onnx.NodeP
     count, signs = len(shared.whole), 1
     if shared.negative.any():
         bank, signs = run("Concat", "s", bank, run("Neg", "n", bank), axis=0), 2
-    used, places = np.unique(shared.rows // count, return_inverse=True)  # the masks that some output has
+    used, places = np.unique(shared.masks, return_inverse=True)  # the masks that some output has
     axes, copies = hold("d", np.array([1, 2, 3])), []
     for mask, (begin, end, around) in enumerate(_cuts(shared.layer)):
         if mask in used and around.any():
@@ -158,7 +175,7 @@ def _expansion(shared: _Shared, name: str, prefix: str) -> tuple[list[onnx.NodeP
         elif mask in used:
             copies.append(bank)
     stack = run("Concat", "a", *copies, axis=0) if len(copies) > 1 else copies[0]
-    index = places * signs * count + shared.negative * count + shared.rows % count
+    index = places * signs * count + shared.negative * count + shared.primaries
     order = shared.layer.order
     chosen = run("Gather", "" if order is None else "f", stack, hold("r", index.astype(np.int32)), axis=0)
     if order is not None:
