@@ -73,7 +73,13 @@ def test_a_file_is_compared_as_its_input_is(tmp_path: Path, shape: list[Any], ki
 @pytest.mark.parametrize(
     ("shape", "kind", "options", "code", "said"),
     [
-        ([1, 3, 12, 14], TensorProto.FLOAT, ("--size", "16"), 20, "its input 'images:0' is 3x12x14, got 3x16x16"),
+        (
+            [1, 3, 12, 14],
+            TensorProto.FLOAT,
+            ("--size", "16"),
+            20,
+            "its input 'images:0' is 3 x 12 x 14, got 3 x 16 x 16",
+        ),
         ([1, 3, 12, 14], TensorProto.UINT8, (), 26, "its input 'images:0' is of type uint8"),
         ([1, 3, 12], TensorProto.FLOAT, (), 26, "its input 'images:0' has 3 axes, expected 4"),
     ],

@@ -151,7 +151,7 @@ def test_names_of_inputs_are_none_of_other_values(
             {},
             ("--input-shape", "3,8,8", "--input-shape", "2,8,8"),
             20,
-            "its input 'm' is 1xanyxany, got 2x8x8",
+            "its input 'm' is 1 x any x any, got 2 x 8 x 8",
         ),
     ],
     ids=["sizes", "batches", "type", "axes", "unknown", "too many", "rejected", "stated otherwise"],

@@ -69,7 +69,12 @@ def harms_of(
     """
     found = dict[str, tuple[Harm, ...]]()
     batch = usual_batch(network) if batch is None else batch
-    pupils = {name: _Pupil.of(teacher, name, len(images), seed) for name in geometries}
+    layers = {name: teacher.get_submodule(name) for name in geometries}
+    pupils = {
+        name: _Pupil.of(name, layer, len(images), seed)
+        for name, layer in layers.items()
+        if isinstance(layer, nn.Conv2d)
+    }
     with torch.no_grad():
         for name, moments in _moments(teacher, network, images, pupils, batch):
             layer, geometry = pupils[name].layer, geometries[name]
@@ -95,10 +100,7 @@ class _Pupil:
     moments: LayerMoments
 
     @classmethod
-    def of(cls, teacher: nn.Module, name: str, images: int, seed: int) -> _Pupil:
-        layer = teacher.get_submodule(name)
-        if not isinstance(layer, nn.Conv2d):
-            raise TypeError(f"{name}: got a {type(layer).__name__}, expected a Conv2d")
+    def of(cls, name: str, layer: nn.Conv2d, images: int, seed: int) -> _Pupil:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         return cls(layer, generator, LayerMoments(layer, images, generator))
 

@@ -51,7 +51,7 @@ def _same(first: Tensor, second: Tensor) -> bool:
 
 def _open(path: Path, like: nn.Module, lowered: bool, images: Tensor, several: Inputs | None) -> OpenFile:
     example = images if several is None else several.split(images)
-    network = load(path, like=like, lowered=lowered, example=example)
+    network = load(path, like=like, lowered=lowered, example=example if lowered else None)
 
     def run(images: Tensor) -> list[tuple[str, Tensor]]:
         with torch.no_grad():
