@@ -22,6 +22,8 @@ from vfconvert.exporting.recipe import write_safetensors
 from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.lowering.choice import fastest
 from vfconvert.lowering.costs import CostTable
+from vfconvert.nn import VersatileConv2d
+from vfconvert.ops.blocks import PLAIN
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 
 
@@ -33,7 +35,9 @@ def main() -> None:
     torch.manual_seed(0)
     teacher, example = torchvision.models.resnet18(weights=None).eval(), torch.randn(1, 3, 224, 224)
     student, network = converted(teacher, example, WISHES[arguments.kind])
-    model = fastest(student, network, profile(student, example), CostTable()).model
+    lowered = fastest(student, network, profile(student, example), CostTable())
+    model, whole = lowered.model, [name for name, form in lowered.variants.items() if form == PLAIN]
+    layers = [layer for name in whole if isinstance(layer := student.get_submodule(name), VersatileConv2d)]
     statistics = sum(buffer.numel() for name, buffer in student.named_buffers() if "running" in name)
     numbers = sum(parameter.numel() for parameter in student.parameters()) + statistics
     print(
@@ -62,7 +66,7 @@ def main() -> None:
         files = {"original": folder / "original.onnx", "converted": folder / "a.onnx"}
         for name, path in list(files.items()):
             to_fp16(path, folder / f"{name}.fp16.onnx", images)
-            quantize_int8(path, folder / f"{name}.int8.onnx", images)
+            quantize_int8(path, folder / f"{name}.int8.onnx", images, layers if name == "converted" else ())
             files |= {f"{name} {kind}": folder / f"{name}.{kind}.onnx" for kind in ("fp16", "int8")}
         for reference in ("original", "converted"):
             mine = {name: path for name, path in files.items() if name.startswith(reference)}

@@ -30,17 +30,63 @@ def test_each_computes_in_one_thread_without_gradients_and_in_order() -> None:
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.usefixtures("three_threads")
-def test_no_more_at_once_than_is_said() -> None:
-    running, most = set[int](), list[int]()
+def highest(most: int | None) -> int:
+    """How many of ten things were done at once, each of which waits for another to begin."""
+    running, found, change = set[int](), list[int](), threading.Condition()
 
     def look(number: int) -> None:
-        running.add(number)
-        most.append(len(running))
-        running.discard(number)
+        with change:
+            running.add(number)
+            change.notify_all()
+            change.wait_for(lambda: len(running) > 1, timeout=0.05)
+            found.append(len(running))
+        with change:
+            running.discard(number)
 
-    side_by_side(look, range(20), most=1)
-    assert most == [1] * 20
+    side_by_side(look, range(10), most)
+    return max(found)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_no_more_at_once_than_is_said() -> None:
+    assert highest(1) == 1
+    assert highest(2) == 2
+    assert 1 < highest(None) <= 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_threads_that_are_left_over_are_shared_out() -> None:
+    def look(number: int) -> int:
+        return torch.get_num_threads()
+
+    assert side_by_side(look, [1]) == [3]
+    assert side_by_side(look, [1, 2]) == [1, 1]
+    torch.set_num_threads(4)
+    assert side_by_side(look, [1, 2]) == [2, 2]
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_callers_in_several_threads_take_turns() -> None:
+    seen, begun = list[int](), threading.Event()
+
+    def look(number: int) -> int:
+        begun.set()
+        return torch.get_num_threads()
+
+    def other() -> None:
+        begun.wait(60)
+        side_by_side(look, range(40))
+        seen.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    for _ in range(20):
+        side_by_side(look, range(40))
+    thread.join()
+    late = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    late.start()
+    late.join()
+    assert seen == [3, 3]
 
 
 @pytest.mark.usefixtures("three_threads")

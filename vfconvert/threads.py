@@ -1,7 +1,8 @@
-"""Work shared out to threads that each compute in one: better than many threads in each of many small operators."""
+"""Work shared out to threads that each compute in few: better than many threads in each of many small operators."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,21 +12,27 @@ import torch
 One = TypeVar("One")
 Made = TypeVar("Made")
 
+_TURN = threading.Lock()  # how many threads torch computes in where a new thread begins is one number for all
+
 
 def side_by_side(work: Callable[[One], Made], ones: Sequence[One], most: int | None = None) -> list[Made]:
-    """`work` of each, in order, without gradients, in as many threads as torch computes in (and at `most` so many).
+    """`work` of each, in order, without gradients, `most` at a time, in as many threads as torch computes in.
 
-    What is found does not depend on how many these are. torch's number of threads is afterwards as before.
+    Where there is less to do at a time than threads each computes in its share of them. torch's number of threads is
+    afterwards as before. Callers in several threads take turns; `work` itself must not call this.
     """
-    count = torch.get_num_threads()
-    workers = max(1, min(count, len(ones), count if most is None else most))
 
     def alone(one: One) -> Made:
         with torch.no_grad():
             return work(one)
 
-    try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(alone, ones))
-    finally:
-        torch.set_num_threads(count)
+    with _TURN:
+        count = torch.get_num_threads()
+        workers = max(1, min(count, len(ones), count if most is None else most))
+        if workers == 1:
+            return [alone(one) for one in ones]
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(count // workers,)) as pool:
+                return list(pool.map(alone, ones))
+        finally:
+            torch.set_num_threads(count)

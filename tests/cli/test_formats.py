@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
 
+import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import nn
 
 import vfconvert
 from tests.cli.conftest import SIDE, network
@@ -13,6 +16,7 @@ from tests.references import assert_close_enough
 from vfconvert.errors import ExportError, InputShapeError, NotAModelError
 
 FORMATS = ("onnx", "torchscript", "pt2", "safetensors")
+ARTEFACTS = ("original", "converted")
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +134,7 @@ def test_without_measuring_nothing_is_timed(cli_invoke, model_path, images, tmp_
 FIXED = """
 import torch
 from torch import nn
+from torch import nn
 
 
 class Fixed(nn.Module):
@@ -193,3 +198,29 @@ def test_a_network_that_takes_one_image_is_refused(cli_invoke, tmp_path):
     arguments = (weights, "--arch", f"{tmp_path / 'fixed.py'}:Fixed", "--spatial", "--input-shape", "3,12,12")
     result = cli_invoke(*arguments, exit_code=InputShapeError.exit_code)
     assert "the network takes one image but not a batch of 2, as the fit needs it (shape '[1, 16]'" in result.stderr
+
+
+def test_ordinary_convolutions_in_eight_bits_are_stored_as_banks(cli_invoke, images, tmp_path):
+    """Also that of a Linear after a flatten, one with a negative scale by its norm, and one without any output."""
+    torch.manual_seed(1)
+    made = nn.Sequential(
+        *(nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU()),
+        *(nn.Conv2d(64, 64, 3, padding=1), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(576, 64), nn.Linear(64, 3)),
+    )
+    made[2].weight.data[::2] = -1
+    made[2].weight.data[3] = 0
+    torch.save(made, tmp_path / "model.pt")
+    cli_invoke(
+        *(tmp_path / "model.pt", "--spatial", "--channel", "--linear", "--forms", "plain", "--int8"),
+        *("--no-reconstruct", "--data", images, "-o", tmp_path / "small.onnx", "--report", tmp_path / "r.json"),
+        exit_code=0,
+    )
+    report = json.loads((tmp_path / "r.json").read_text())
+    original, converted = (next(r for r in report["precisions"] if r["name"] == f"{n} int8") for n in ARTEFACTS)
+    assert converted["path"].endswith("small.int8.onnx")
+    assert converted["bytes"] < 0.5 * original["bytes"]
+    weights = [tensor for tensor in onnx.load(tmp_path / "small.int8.onnx").graph.initializer if len(tensor.dims) == 4]
+    banks = sum(math.prod(tensor.dims) for tensor in weights if tensor.data_type == onnx.TensorProto.INT8)
+    assert banks < 27 * 32 + 0.35 * 9 * 64 * (32 + 64 + 64)
+    float32 = next(row for row in report["precisions"] if row["name"] == "converted")
+    assert converted["relative_error"] < float32["relative_error"] + 0.05

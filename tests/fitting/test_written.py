@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vfconvert.analysis.graph import trace
-from vfconvert.fitting.boundary import Boundary, advance
+from vfconvert.fitting.boundary import Boundary, Filling, advance
 from vfconvert.fitting.samples import SegmentSamples
 
 IMAGES = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.5
@@ -124,3 +124,24 @@ def test_samples_are_what_a_pass_reads_and_gives(build, residual, apart):
         entry = advance(teacher, segment, network.source, IMAGES, entry, 2)
     assert checked == {"first", "second", "last"}
     torch.testing.assert_close(entry[:5], output)
+
+
+@pytest.mark.parametrize("build", NETWORKS)
+@torch.no_grad()
+def test_what_leaves_a_segment_beside_the_samples_is_what_leaves_it(build):
+    teacher = build().eval()
+    network = trace(teacher, IMAGES[:2])
+    entry, compared = Boundary.of(IMAGES), 0
+    for segment in network.segments:
+        exit_ = advance(teacher, segment, network.source, IMAGES, entry, 2)
+        names = [str(node.target) for node in segment.nodes if node.op == "call_module"]
+        calls = {name: [node for node in segment.nodes if node.target == name] for name in names if name != "relu"}
+        if calls and segment.exit.op != "output":
+            leaving = Filling(len(IMAGES))
+            samples = SegmentSamples(network, segment, teacher, teacher, entry, entry, IMAGES, False)
+            for _ in samples.of_each(list(calls.values()), 4, leaving.add):
+                pass
+            torch.testing.assert_close(leaving.result()[:5], exit_[:5], rtol=0, atol=1e-5)
+            compared += 1
+        entry = exit_
+    assert compared == {Modules: 2, Methods: 2, Views: 2, Repeated: 2, WrittenBetweenReaders: 1, WrittenInput: 0}[build]

@@ -90,7 +90,48 @@ def test_weights_are_made_of_the_bank(student: nn.Module, images: Tensor, tmp_pa
         assert (np.abs(1.05 * ours - theirs) > 0.5001 * (step + other)).any()
 
 
-def test_outputs_without_a_weight_are_cut_out_of_a_filter_of_zeros(images: Tensor, tmp_path: Path) -> None:
+def errors(model: nn.Module, images: Tensor, folder: Path) -> list[float]:
+    """The relative error of the network's output in eight bits: with banks, and with whole weights."""
+    files = [quantized(model, images, folder, some) for some in (layers_of(model), [])]
+    with torch.no_grad():
+        right = model(images)
+    outputs = [open_session(path, threads=1).run_all(images)["output"] for path in files]
+    return [agreement(right, output).relative_error for output in outputs]
+
+
+def test_banks_lose_little_more_than_whole_weights(student: nn.Module, images: Tensor, tmp_path: Path) -> None:
+    ours, whole = errors(student, images, tmp_path)
+    assert ours < 1.5 * whole + 1e-3
+
+
+@pytest.mark.parametrize("least", [0.02, 0.002])
+def test_a_mask_that_leaves_little_has_steps_of_its_own(
+    images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: float
+) -> None:
+    """Centres far below the ring around them, which the norm makes as large: the ring's steps would be too coarse."""
+    torch.manual_seed(0)
+    made = converted(Small().eval(), Wish(), 16)
+    first, norm = layers_of(made)[0], made.block[1]
+    crops = torch.div(first.rows, len(first.weight), rounding_mode="floor")
+    assert len(set(crops.tolist())) == 2
+    with torch.no_grad():
+        first.weight[:, :, 1:2, 1:2] *= least
+        inner = next(index for index, crop in enumerate(first.spec.crops) if (crop.top, crop.bottom) == (1, 2))
+        norm.weight[crops == inner] /= least
+    shared, whole = (quantized(made, images, tmp_path, some) for some in (layers_of(made), []))
+    assert stored(shared) < stored(whole)
+    monkeypatch.setattr("vfconvert.quantizing.shared_weights._COARSER", float("inf"))
+    coarse = quantized(made, images, tmp_path, layers_of(made))
+    right = weights(whole, images)[1][0][crops == inner]
+    lost = [
+        np.square(weights(path, images)[1][0][crops == inner] - right).sum() / np.square(right).sum()
+        for path in (shared, coarse)
+    ]
+    assert lost[0] < 4e-4
+    assert lost[1] > 0.05
+
+
+def test_outputs_without_a_weight_have_one_filter_of_zeros(images: Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = converted(Small().eval(), Wish(), 16)
     made.block[1].weight.data[4:7] = 0
@@ -99,20 +140,47 @@ def test_outputs_without_a_weight_are_cut_out_of_a_filter_of_zeros(images: Tenso
     assert not ours[0][4:7].any()
     assert ours[0][[3, 7]].any(axis=(1, 2, 3)).all()
     assert (np.abs(ours[0] - theirs[0]) <= 0.5001 * (ours[1] + theirs[1])).all()
+    saved = sum(layer.as_conv2d().weight.numel() - layer.weight.numel() for layer in layers_of(made))
+    assert stored(whole) - stored(shared) == saved - 16 * 9
     outputs = [open_session(path, threads=1).run_all(images)["output"] for path in (shared, whole)]
     assert agreement(*outputs).relative_error < 0.1
 
 
-def test_a_layer_whose_bias_has_no_room_is_stored_whole(images: Tensor, tmp_path: Path) -> None:
+def test_an_output_whose_bias_has_no_room_keeps_its_weight(images: Tensor, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    made = converted(Small().eval(), Wish(), 16)
+    made = converted(Small().eval(), Wish(channel=True), 16)
     made.block[1].weight.data[0] = 1e-12
     made.block[1].bias.data[0] = 5
     shared, whole = (quantized(made, images, tmp_path, some) for some in (layers_of(made), []))
-    grouped = layers_of(made)[1]
-    assert stored(whole) - stored(shared) == grouped.as_conv2d().weight.numel() - grouped.weight.numel()
+    saved = sum(layer.as_conv2d().weight.numel() - layer.weight.numel() for layer in layers_of(made))
+    assert stored(whole) - stored(shared) == saved - 16 * 9
     outputs = [open_session(path, threads=1).run_all(images)["output"] for path in (shared, whole)]
     assert agreement(*outputs).relative_error < 0.1
+
+
+def test_a_layer_called_before_two_norms_has_two_weights_of_one_bank(images: Tensor, tmp_path: Path) -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.layer = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, padding=1, bias=False)
+            self.norms = nn.ModuleList(nn.BatchNorm2d(32) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            for norm in self.norms:
+                x = norm(self.layer(x)).relu()
+            return x.mean((2, 3))
+
+    torch.manual_seed(0)
+    made = converted(Twice().eval(), Wish(), 16)
+    for norm in made.norms:
+        norm.weight.data.uniform_(0.5, 2)
+    (layer,) = layers_of(made)
+    ours, whole = errors(made, images, tmp_path)
+    assert ours < 1.5 * whole + 1e-3
+    files = (quantized(made, images, tmp_path, some) for some in ([layer], []))
+    less = layer.as_conv2d().weight.numel() - layer.weight.numel()
+    assert -stored(next(files)) + stored(next(files)) == 2 * less
 
 
 def test_layers_of_other_numbers_are_stored_whole(student: nn.Module, images: Tensor, tmp_path: Path) -> None:

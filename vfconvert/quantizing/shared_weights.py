@@ -4,17 +4,22 @@ A converted layer that is computed as an ordinary convolution has the weight `W_
 primary `p(o)` under a mask, by a factor in which its scale and the norm that follows are. With `F_p = S_p Q_p`, one
 scale a primary, `q_o = ±M_o ∘ Q_p` are whole numbers again and `|b_o| S_p` is the scale of the output: so the file
 holds `Q` once, and the runtime makes the weight of it when it loads the file, which then runs as if it were stored.
+
+A scale of a whole primary is coarse for what a mask leaves of it where that is small. Where it would lose more than
+twice what scales of the outputs lose, the mask has a bank of its own, `M ∘ F_p = S_mp Q_mp`, of as many numbers as it
+leaves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from vfconvert.exporting.onnx_compact import fresh_names, names_written
 from vfconvert.nn import VersatileConv2d
@@ -24,8 +29,10 @@ if TYPE_CHECKING:
     import onnx
 
 _LARGEST = 64  # of a whole number, as of all weights: see `vfconvert.quantizing.eight_bits`
-_TINY = torch.finfo(torch.float32).tiny
+_TINY = float(np.finfo(np.float32).tiny)
 _EXACT = 1e-4  # of the largest weight of an output, by which it may differ from its share of the bank
+_COARSER = 2.0  # times the error of scales of the outputs, that a scale of their primary may bring
+_AT_ONCE = 2**20  # numbers that are compared at a time
 
 Array = NDArray[Any]
 
@@ -39,59 +46,107 @@ def share_(quantized: onnx.ModelProto, folded: onnx.ModelProto, layers: Sequence
     from onnx import numpy_helper
 
     floats = {tensor.name: tensor for tensor in folded.graph.initializer}
+    waiting, found = list(layers), list[VersatileConv2d]()
     for name in dict.fromkeys(node.input[1] for node in folded.graph.node if node.op_type == "Conv"):
         if name not in floats:
             continue
         weight = numpy_helper.to_array(floats[name])
-        found = next((one for layer in layers if (one := _Shared.of(weight, layer)) is not None), None)
-        if found is not None:
-            _store_(quantized.graph, name, found)
+        for layer in (*waiting, *found):  # one that is called several times may have several weights
+            factors = _factors(weight, layer)
+            if factors is not None:
+                _store_(quantized.graph, name, _Shared.of(layer, factors))
+                waiting = [other for other in waiting if other is not layer]
+                found = [layer, *(other for other in found if other is not layer)]
+                break
+
+
+def _factors(weight: Array, layer: VersatileConv2d) -> Tensor | None:
+    """By what every output `(N,)` of a weight `(N, C, kh, kw)` is its cut of the layer's bank; None where it is not."""
+    filters, rows = layer.weight.detach().cpu(), layer.rows.cpu()
+    if weight.shape != (len(rows), *filters.shape[1:]):
+        return None
+    count, numbers = len(filters), filters[0].numel()
+    masks, primaries = torch.div(rows, count, rounding_mode="floor"), rows % count
+    order = slice(None) if layer.order is None else layer.order.cpu().numpy()
+    factors = torch.zeros(len(rows), dtype=torch.float64)
+    size = max(1, _AT_ONCE // (numbers * len(list(_cuts(layer)))))
+    for first in (0, *range(1, count, size)):  # one alone to begin with: that tells most other layers' weights
+        some = filters[first : first + (size if first else 1)].double()
+        own = ((primaries >= first) & (primaries < first + len(some))).nonzero().flatten()
+        given = torch.from_numpy(weight[own.numpy()][:, order].astype(np.float64)).flatten(1)
+        cut = expand(some, layer.spec, masks[own] * len(some) + primaries[own] - first).flatten(1)
+        factor = (given * cut).sum(1) / cut.square().sum(1).clamp_min(1e-30)
+        off = (given - factor.unsqueeze(1) * cut).abs().amax(1)
+        if bool((off > _EXACT * given.abs().amax(1)).any()):
+            return None
+        factors[own] = factor
+    return factors
 
 
 @dataclass(frozen=True, eq=False)
 class _Shared:
-    """A weight as its bank in eight bits, `whole` `(P, C, kh, kw)`, to which a filter of zeros is added where need be.
+    """A weight as a layer's, by its `factors` `(N,)`, and the steps `(M, P)` of the bank under every mask.
 
-    Of every output `(N,)`: its scale, 0 where its weight is 0, its mask, its primary, and whether it is the negative.
+    Under the masks of `own` the bank has steps of its own, under all others those of whole primaries.
     """
 
     layer: VersatileConv2d
-    whole: Array
-    scales: Array
+    factors: Array
     masks: Array
     primaries: Array
-    negative: Array
+    steps: Array
+    own: frozenset[int]
 
     @classmethod
-    def of(cls, weight: Array, layer: VersatileConv2d) -> _Shared | None:
-        """The weight `(N, C, kh, kw)` by the layer whose it is; None where it is not this one's."""
-        filters, rows = layer.weight.detach().cpu().double(), layer.rows.cpu()
-        if weight.shape != (len(rows), *filters.shape[1:]):
-            return None
-        cut = expand(filters, layer.spec, rows)
-        given = torch.from_numpy(weight.astype(np.float64))
-        if layer.order is not None:
-            given = given.index_select(1, layer.order.cpu())
-        factor = (given * cut).sum((1, 2, 3)) / cut.square().sum((1, 2, 3)).clamp_min(1e-30)
-        off = (given - factor.view(-1, 1, 1, 1) * cut).abs().amax((1, 2, 3))
-        largest = given.abs().amax((1, 2, 3))
-        if bool((off > _EXACT * largest).any()):
-            return None
-        highest = filters.abs().amax((1, 2, 3))
-        step = torch.where(highest > 0, highest, 1) / _LARGEST
-        primaries, silent = rows % len(filters), largest == 0
-        whole = (filters / step.view(-1, 1, 1, 1)).round()
-        scales = torch.where(silent, 0, (factor.abs() * step[primaries]).clamp_min(_TINY))
-        if bool(silent.any()):
-            whole = torch.cat([whole, torch.zeros_like(whole[:1])])
-        return cls(
-            layer=layer,
-            whole=whole.to(torch.int8).numpy(),
-            scales=scales.float().numpy(),
-            masks=torch.div(rows, len(filters), rounding_mode="floor").numpy(),
-            primaries=torch.where(silent, len(filters), primaries).numpy(),
-            negative=(factor < 0).numpy(),
-        )
+    def of(cls, layer: VersatileConv2d, factors: Tensor) -> _Shared:
+        """That of a layer whose weight this is."""
+        filters, rows = layer.weight.detach().cpu(), layer.rows.cpu()
+        masks, primaries = torch.div(rows, len(filters), rounding_mode="floor"), rows % len(filters)
+        cuts, common, own = list(_cuts(layer)), _step(filters), set[int]()
+        steps = common.expand(len(cuts), -1).clone()
+        for mask, (begin, end, around) in enumerate(cuts):
+            mine = masks == mask
+            energy = torch.zeros(len(filters), dtype=torch.float64)
+            energy.index_add_(0, primaries[mine], factors[mine].square())
+            if not (around.any() and bool(energy.any())):
+                continue
+            cut = filters[(slice(None), *map(slice, begin, end))]
+            finer = _step(cut)
+            lost, least = (float((energy * _lost(cut, step)).sum()) for step in (common, finer))
+            if lost > _COARSER**2 * least:
+                steps[mask] = finer
+                own.add(mask)
+        return cls(layer, factors.numpy(), masks.numpy(), primaries.numpy(), steps.double().numpy(), frozenset(own))
+
+    @property
+    def scales(self) -> Array:
+        """Of every output; 0 where its weight is 0."""
+        scales = np.abs(self.factors) * self.steps[self.masks, self.primaries]
+        return np.where(self.factors != 0, np.maximum(scales, _TINY), 0)
+
+    def bank(self, mask: int | None = None) -> Array:
+        """In whole numbers, `(P, C, kh, kw)`; for a mask with steps of its own what that leaves of it."""
+        filters = self.layer.weight.detach().cpu()
+        if mask is None:
+            return _whole(filters, _step(filters)).to(torch.int8).numpy()
+        begin, end, _ = list(_cuts(self.layer))[mask]
+        cut = filters[(slice(None), *map(slice, begin, end))]
+        return _whole(cut, _step(cut)).to(torch.int8).numpy()
+
+
+def _step(filters: Tensor) -> Tensor:
+    """Of every filter `(P,)` of `(P, C, kh, kw)`: what a whole number of one stands for."""
+    highest = filters.abs().amax((1, 2, 3))
+    return torch.where(highest > 0, highest, 1) / _LARGEST
+
+
+def _whole(filters: Tensor, step: Tensor) -> Tensor:
+    return (filters / step.view(-1, 1, 1, 1)).round()
+
+
+def _lost(filters: Tensor, step: Tensor) -> Tensor:
+    """The squared error of every filter `(P,)` in such steps."""
+    return (_whole(filters, step) * step.view(-1, 1, 1, 1) - filters).square().sum((1, 2, 3), dtype=torch.float64)
 
 
 def _store_(graph: onnx.GraphProto, name: str, shared: _Shared) -> None:
@@ -103,48 +158,42 @@ def _store_(graph: onnx.GraphProto, name: str, shared: _Shared) -> None:
     if reader is None or not {*reader.input[:2]} <= tensors.keys():
         return
     stored, scale = (tensors[part] for part in reader.input[:2])
+    whole, before = numpy_helper.to_array(stored), numpy_helper.to_array(scale).astype(np.float64)
+    used = [node for node in graph.node if node.op_type == "Conv" and node.input[1] == reader.output[0]]
+    read = dict.fromkeys(node.input[2] for node in used if len(node.input) > 2)
+    biases = [readers[bias].input[:2] for bias in read if bias in readers]
+    if before.shape != whole.shape[:1] or not all({*bias} <= tensors.keys() for bias in biases):
+        return
+    # The scale of a bias is that of the input times that of the weight, so that a large one has no room at a small one.
+    numbers = [numpy_helper.to_array(tensors[bias]).astype(np.float64) for bias, _ in biases]
+    finer, odd = shared.scales / before, shared.scales == 0
+    for each in numbers:
+        odd |= np.abs(each) > np.iinfo(np.int32).max * finer
     (prefix,) = fresh_names("b", 1, {known.partition(".")[0] for known in names_written(graph)})
-    nodes, held = _expansion(shared, stored.name, prefix)
+    nodes, held = _expansion(shared, odd, whole, stored.name, prefix)
     if sum(node.ByteSize() for node in nodes) + sum(tensor.ByteSize() for tensor in held) >= stored.ByteSize():
         return
-    before = numpy_helper.to_array(scale)
-    scales = np.where(shared.scales > 0, shared.scales, before)
-    used = [node for node in graph.node if node.op_type == "Conv" and node.input[1] == reader.output[0]]
-    added = [
-        readers[bias]
-        for bias in dict.fromkeys(node.input[2] for node in used if len(node.input) > 2)
-        if bias in readers
-    ]
-    biases = [_rescaled(each, tensors, scales / before) for each in added]
-    if any(bias is None for bias in biases):
-        return
-    for one in (numpy_helper.from_array(scales, scale.name), *(part for bias in biases for part in bias or ())):
-        tensors[one.name].CopyFrom(one)
+    finer = np.where(odd, 1, finer)
+    changed = {scale.name: before * finer}
+    for (bias, of_bias), each in zip(biases, numbers, strict=True):
+        changed[bias] = np.rint(each / finer)
+        changed[of_bias] = numpy_helper.to_array(tensors[of_bias]) * finer
+    for one, values in changed.items():
+        kept = numpy_helper.to_array(tensors[one]).dtype
+        tensors[one].CopyFrom(numpy_helper.from_array(values.astype(kept), one))
     graph.initializer.remove(stored)
     graph.initializer.extend(held)
     for index, node in enumerate(nodes):
         graph.node.insert(index, node)
 
 
-def _rescaled(
-    reader: onnx.NodeProto, tensors: dict[str, onnx.TensorProto], ratio: Array
-) -> tuple[onnx.TensorProto, ...] | None:
-    """A bias in whole numbers and its scale, that of the input times that of the weight; None where it has no room."""
-    from onnx import numpy_helper
+def _expansion(
+    shared: _Shared, odd: Array, whole: Array, name: str, prefix: str
+) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """Nodes that make the tensor `name` of the bank, and the tensors that they read, of short names of their own.
 
-    if not {*reader.input[:2]} <= tensors.keys():
-        return None
-    whole, scale = (numpy_helper.to_array(tensors[name]).astype(np.float64) for name in reader.input[:2])
-    scales = scale * ratio
-    numbers = np.rint(whole * scale / scales)
-    if np.abs(numbers).max(initial=0) > np.iinfo(np.int32).max:
-        return None
-    made = numbers.astype(np.int32), scales.astype(np.float32)
-    return tuple(numpy_helper.from_array(part, name) for part, name in zip(made, reader.input[:2], strict=True))
-
-
-def _expansion(shared: _Shared, name: str, prefix: str) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
-    """Nodes that make the tensor `name` of the bank, and the tensors that they read, of short names of their own."""
+    Of outputs that are `odd` `(N,)` the filters of `whole` `(N, C, kh, kw)` are stored as they are, equal ones once.
+    """
     from onnx import helper, numpy_helper
 
     nodes: list[onnx.NodeProto] = []
@@ -161,26 +210,40 @@ def _expansion(shared: _Shared, name: str, prefix: str) -> tuple[list[onnx.NodeP
             nodes[-1].attribute.append(helper.make_attribute("axis", axis))
         return output
 
-    bank = hold("q", shared.whole)
-    count, signs = len(shared.whole), 1
-    if shared.negative.any():
-        bank, signs = run("Concat", "s", bank, run("Neg", "n", bank), axis=0), 2
-    used, places = np.unique(shared.masks, return_inverse=True)  # the masks that some output has
-    axes, copies = hold("d", np.array([1, 2, 3])), []
+    used, places = np.unique(np.where(odd, -1, shared.masks), return_inverse=True)
+    places = places - int((used == -1).any())
+    bank, axes, copies = "", "", list[str]()
     for mask, (begin, end, around) in enumerate(_cuts(shared.layer)):
-        if mask in used and around.any():
-            bounds = hold(f"b{mask}", begin), hold(f"e{mask}", end)
-            cut = run("Slice", f"c{mask}", bank, *bounds, axes)
-            copies.append(run("Pad", f"m{mask}", cut, hold(f"p{mask}", around)))
-        elif mask in used:
-            copies.append(bank)
-    stack = run("Concat", "a", *copies, axis=0) if len(copies) > 1 else copies[0]
-    index = places * signs * count + shared.negative * count + shared.primaries
-    order = shared.layer.order
-    chosen = run("Gather", "" if order is None else "f", stack, hold("r", index.astype(np.int32)), axis=0)
-    if order is not None:
-        run("Gather", "", chosen, hold("o", order.cpu().argsort().numpy().astype(np.int32)), axis=1)
+        if mask not in used:
+            continue
+        cut = hold(f"q{mask}", shared.bank(mask)) if mask in shared.own else ""
+        bank = bank if cut or bank else hold("q", shared.bank())
+        if around.any() and not cut:
+            axes = axes or hold("d", np.array([1, 2, 3], np.int64))
+            cut = run("Slice", f"c{mask}", bank, hold(f"b{mask}", begin), hold(f"e{mask}", end), axes)
+        copies.append(run("Pad", f"m{mask}", cut, hold(f"p{mask}", around)) if cut else bank)
+    count, index = len(shared.layer.weight), places * len(shared.layer.weight) + shared.primaries
+    negative, rows = (shared.factors < 0) & ~odd, len(copies) * count
+    stack = _joined(run, "a", copies)
+    if negative.any():
+        stack = run("Concat", "s", stack, run("Neg", "n", stack), axis=0)
+        index, rows = index + negative * rows, 2 * rows
+    if odd.any():
+        order = slice(None) if shared.layer.order is None else shared.layer.order.cpu().numpy()
+        filters, which = np.unique(whole[odd][:, order], axis=0, return_inverse=True)
+        index[odd] = rows + which.reshape(-1)
+        stack = _joined(run, "t", [*([stack] if stack else []), hold("z", filters)])
+    if shared.layer.order is None:
+        run("Gather", "", stack, hold("r", index.astype(np.int32)), axis=0)
+    else:
+        chosen = run("Gather", "f", stack, hold("r", index.astype(np.int32)), axis=0)
+        run("Gather", "", chosen, hold("o", shared.layer.order.cpu().argsort().numpy().astype(np.int32)), axis=1)
     return nodes, held
+
+
+def _joined(run: Callable[..., str], part: str, names: list[str]) -> str:
+    """Tensors one behind the other; of none an empty name."""
+    return run("Concat", part, *names, axis=0) if len(names) > 1 else "".join(names)
 
 
 def _cuts(layer: VersatileConv2d) -> Iterator[tuple[Array, Array, Array]]:
@@ -188,6 +251,7 @@ def _cuts(layer: VersatileConv2d) -> Iterator[tuple[Array, Array, Array]]:
     _, channels, height, width = layer.weight.shape
     for crop in layer.spec.crops:
         for window in layer.spec.channel_windows(channels):
-            begin = np.array([window.start, crop.top, crop.left])
-            end = np.array([window.stop, crop.bottom, crop.right])
-            yield begin, end, np.array([0, *begin, 0, *(np.array([channels, height, width]) - end)])
+            begin = np.array([window.start, crop.top, crop.left], np.int64)
+            end = np.array([window.stop, crop.bottom, crop.right], np.int64)
+            around = np.array([channels, height, width], np.int64) - end
+            yield begin, end, np.array([0, *begin, 0, *around], np.int64)
