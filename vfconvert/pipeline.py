@@ -31,9 +31,10 @@ from vfconvert.shortages import shortages_named
 from vfconvert.tasks.structure import varies
 from vfconvert.temporary import Turn
 from vfconvert.training.ranks import Ranks
-from vfconvert.training.watching import Watcher
+from vfconvert.training.watching import Silent, Watcher
 from vfconvert.tuning import tune
-from vfconvert.tuning_start import Start, done, own_folder, saved, shared
+from vfconvert.tuning_course import course_of
+from vfconvert.tuning_start import Start, done, keep_fit, own_folder, saved, shared
 from vfconvert.verification import image_with_detections
 from vfconvert.version import __version__
 
@@ -98,13 +99,15 @@ def _tuned(run: Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) ->
     with ranks.together(prepared.device), own_folder(options) if ranks.first else nullcontext():
         images = run.images() if ranks.first else None
         half = images.half("--epochs") if images is not None else 0
-        start = saved(prepared, options) if ranks.first else None
+        course = course_of(prepared, options, ranks)  # what is wrong with it is told before the fit
+        start = saved(prepared, options, watcher or Silent()) if ranks.first else None
         if images is not None and start is None:
             fitted = run.search(images, table) if options.searches else None
             start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
+            keep_fit(start, prepared, options)
         begun = shared(start, prepared, options, ranks)
         with run.clock.stage("train"):
-            trained, run.training = tune(begun, prepared, options, ranks, watcher if ranks.first else None)
+            trained, run.training = tune(begun, course, prepared, options, ranks, watcher if ranks.first else None)
     if images is None:
         return None
     run.plan, run.judged_from = begun.plan, half

@@ -19,7 +19,7 @@ _FEWEST_IMAGES, _FEWEST_STEPS = 32, 300  # for which statistics of the batch are
 _SHAPING = (  # what decides the weights, so that a run can only be continued with the same
     *("epochs", "batch", "optimizer", "rate", "momentum", "weight_decay", "warm_up", "clip", "temperature"),
     *("feature_weight", "label_weight", "task", "scale", "patch", "views", "padding", "crop_scale", "flip"),
-    *("precision", "norms", "ema", "patience"),
+    *("precision", "norms", "ema"),
 )
 
 
@@ -33,7 +33,7 @@ class TrainingOptions:
     `label_weight` are those of the match of converted layers' outputs and of the labels beside the distillation;
     `ema` is the decay of averaged weights (0: none); `patience` counts epochs without a better metric (0: no end);
     `views` are random views of each image in an epoch; `minutes` is the time between checkpoints besides those of every
-    epoch.
+    epoch. With `finish` the run that `resume` goes on from takes no further step.
     """
 
     epochs: int = 0
@@ -65,6 +65,7 @@ class TrainingOptions:
     checkpoints: Path | None = None
     minutes: float = 10.0
     resume: bool = False
+    finish: bool = False
     tensorboard: Path | None = None
 
     def __post_init__(self) -> None:
@@ -86,6 +87,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise TrainingError(f"{_flag(name)}: got {value:g}, expected {low:g} to {high:g}")
+        if self.finish and not self.resume:
+            raise TrainingError("--finish ends the run that --resume goes on from; give both")
         for name, value in (("rate", self.rate), ("temperature", self.temperature)):
             if value is not None and not 0 < value < 1e6:
                 raise TrainingError(f"--{name}: got {value:g}, expected a number above 0")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,40 +11,35 @@ from typing import Any
 from torch import nn
 
 from vfconvert.delivery import paths_of
-from vfconvert.errors import TrainingError, UnwritableOutputError
+from vfconvert.errors import PlanFileError, TrainingError, UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
-from vfconvert.plan_entries import entry_of
 from vfconvert.plan_file import read_plan, write_plan
 from vfconvert.planning import Plan
 from vfconvert.preparation import Prepared
 from vfconvert.rewriting import rewrite
 from vfconvert.shortages import reason_of
 from vfconvert.temporary import claimed, scratch
-from vfconvert.training.checkpoint import NAME, State, check_identity, from_bytes, read_checkpoint, to_bytes
+from vfconvert.training.checkpoint import (
+    FIT,
+    NAME,
+    State,
+    check_identity,
+    differences,
+    from_bytes,
+    read_checkpoint,
+    to_bytes,
+    write_checkpoint,
+)
 from vfconvert.training.learner import part
 from vfconvert.training.ranks import Ranks
+from vfconvert.training.watching import Watcher
+from vfconvert.tuning_identity import as_said_now, fit_identity_of, identity_of
 
 PLAN, DONE = "plan.json", "exported"
-_METHOD = (
-    *(
-        "spatial",
-        "channel",
-        "windows",
-        "channel_stride",
-        "crops",
-        "linear",
-        "include",
-        "exclude",
-        "include_first",
-        "layers",
-    ),
-    *("targets", "max_drop", "refine", "reconstruct", "augment", "calibration_images", "target_data", "input_shape"),
-)
-_BEFORE = {"views": 1, "refine": "0", "linear": "False"}  # what checkpoints have that do not say so
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,31 +82,83 @@ def own_folder(options: ConversionOptions) -> Iterator[None]:
             folder.rmdir()
 
 
-def saved(prepared: Prepared, options: ConversionOptions) -> Start | None:
-    """What an earlier run left to go on from; None where there is nothing.
+def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> Start | None:
+    """What an earlier run left to go on from: its last checkpoint, or at least its fit; None where there is nothing.
 
-    Raises `TrainingError` where its checkpoint is damaged, of another run, or there without `--resume`.
+    Raises `TrainingError` where its checkpoint is damaged, of another run, or there without `--resume`, or where there
+    is none to finish.
     """
-    folder = folder_of(options)
+    folder, training = folder_of(options), options.training
     state = read_checkpoint(folder)
-    if state is None:
-        return None
-    if not options.training.resume:
-        if (folder / DONE).exists():
-            return None  # a run whose file was written is in nobody's way
+    finished = (folder / DONE).exists()  # a run whose file was written is in nobody's way
+    if state is None or (finished and not training.resume):
+        if training.finish:
+            raise TrainingError(f"--finish: {folder} holds no checkpoint; leave it out, or give other --checkpoints")
+        kept = None if finished else _kept_fit(prepared, options)
+        if training.resume:
+            then = "beginning anew" if kept is None else "training from the fit that is there"
+            watcher.note(f"no checkpoint in {folder}: {then}")
+        elif kept is not None:
+            watcher.note(f"training from the fit of an earlier run in {folder}")
+        return kept
+    if not training.resume:
+        anew = f"{folder / NAME} to train anew from its fit, or " if (folder / FIT).exists() else ""
         raise TrainingError(
             f"{folder} holds the checkpoint of a run of which no file was written yet (step {state.step} of "
-            f"{state.steps}); add --resume to go on from it, or remove the folder"
+            f"{state.steps}); add --resume to go on from it (and --finish to write what it has), or remove "
+            f"{anew}the folder"
         )
-    check_identity({**_BEFORE, **state.identity}, identity_of(prepared, options), folder)
-    plan = read_plan(folder / PLAN, prepared.teacher, prepared.layers, prepared.norms)
+    wanted = identity_of(prepared, options)
+    found = as_said_now(state, wanted)
+    if differences(found, wanted) and _kept_fit(prepared, options) is not None:
+        check_identity(found, wanted, folder, f"remove {folder / NAME} to train anew from its fit")
+    check_identity(found, wanted, folder)
+    plan = _plan(folder, prepared)
     return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=state)
+
+
+def _plan(folder: Path, prepared: Prepared) -> Plan:
+    path = folder / PLAN
+    if not path.exists():
+        raise TrainingError(f"{path} is missing, without which the checkpoint says nothing; remove {folder}")
+    return read_plan(path, prepared.teacher, prepared.layers, prepared.norms)
+
+
+def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions) -> None:
+    """Write a fit and its plan beside where checkpoints will be, so that no fault of the training loses it."""
+    folder = folder_of(options)
+    for name in (NAME, DONE):  # of a run whose file was written
+        (folder / name).unlink(missing_ok=True)
+    write_start_plan(start.plan, prepared, folder / PLAN)
+    state = _untrained(start.fitted)
+    state.identity = fit_identity_of(prepared, options)
+    write_checkpoint(state, folder, FIT)
+
+
+def _kept_fit(prepared: Prepared, options: ConversionOptions) -> Start | None:
+    """The fit that an earlier run kept, where it is the one that this run would make."""
+    folder = folder_of(options)
+    try:
+        state = read_checkpoint(folder, FIT)
+        if state is None or differences(state.identity, fit_identity_of(prepared, options)):
+            return None
+        plan = _plan(folder, prepared)
+        return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=None)
+    except (TrainingError, PlanFileError):  # damaged: it is made again
+        return None
+
+
+def write_start_plan(plan: Plan, prepared: Prepared, path: Path) -> None:
+    """Write the plan of a start. Raises `UnwritableOutputError`."""
+    write_plan(plan, path, source_sha256=prepared.loaded.sha256, linear=bool(flattened_convs(prepared.teacher)))
 
 
 def done(options: ConversionOptions) -> None:
     """Note that a run's files are written, so that a later run may take its folder."""
+    folder = folder_of(options)
     with contextlib.suppress(OSError):  # the files are there, which is what counts
-        (folder_of(options) / DONE).touch()
+        (folder / DONE).touch()
+        (folder / FIT).unlink(missing_ok=True)
 
 
 def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, ranks: Ranks) -> Start:
@@ -124,9 +169,7 @@ def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, 
     with scratch() as folder:
         path = folder / PLAN
         if start is not None:
-            write_plan(
-                start.plan, path, source_sha256=prepared.loaded.sha256, linear=bool(flattened_convs(prepared.teacher))
-            )
+            write_start_plan(start.plan, prepared, path)
             plan, content = path.read_bytes(), to_bytes(start.state or _untrained(start.fitted))
         plan = ranks.from_first(plan, prepared.device)
         content = ranks.from_first(content, prepared.device)
@@ -137,23 +180,6 @@ def shared(start: Start | None, prepared: Prepared, options: ConversionOptions, 
         made = read_plan(path, prepared.teacher, prepared.layers, prepared.norms)
     fitted = _fitted(prepared.teacher, made, state)
     return Start(plan=made, fitted=fitted, state=state if state.epochs else None)
-
-
-def identity_of(prepared: Prepared, options: ConversionOptions) -> dict[str, Any]:
-    """What a run has to have in common with the checkpoint that it goes on from."""
-    examples = prepared.source.examples
-    transform = prepared.source.transform
-    plan = [] if options.searches else [entry_of(decision) for decision in prepared.plan.decisions]
-    return {
-        **{name: str(getattr(options, name)) for name in _METHOD},
-        "prepared": transform.describe() if transform is not None else "none",
-        "plan": hashlib.sha256(json.dumps(plan).encode()).hexdigest(),
-        "model": prepared.loaded.sha256,
-        "data": examples.root if examples is not None else "none",
-        "images": len(examples) if examples is not None else 0,
-        "seed": options.seed,
-        **options.training.shaping(),
-    }
 
 
 def _fitted(teacher: nn.Module, plan: Plan, state: State) -> Fitted:
@@ -171,11 +197,18 @@ def _fitted(teacher: nn.Module, plan: Plan, state: State) -> Fitted:
         ) from error
     notes = state.notes
     return Fitted(
-        model=student.eval(), unexplained=dict(notes.get("unexplained", {})), seconds=dict(notes.get("seconds", {}))
+        model=student.eval(),
+        unexplained=dict(notes.get("unexplained", {})),
+        seconds=dict(notes.get("seconds", {})),
+        notes=tuple(map(str, notes.get("notes", ()))),
     )
+
+
+def notes_of(fitted: Fitted) -> dict[str, Any]:
+    """What a checkpoint says of the fit besides its numbers."""
+    return {"unexplained": fitted.unexplained, "seconds": fitted.seconds, "notes": list(fitted.notes)}
 
 
 def _untrained(fitted: Fitted) -> State:
     tensors = {f"model.{name}": tensor for name, tensor in fitted.model.state_dict().items()}
-    notes = {"unexplained": fitted.unexplained, "seconds": fitted.seconds}
-    return State(identity={}, step=0, steps=0, notes=notes, tensors=tensors)
+    return State(identity={}, step=0, steps=0, notes=notes_of(fitted), tensors=tensors)

@@ -79,6 +79,7 @@ EVERY = {
     "checkpoints": "k",
     "checkpoint-minutes": "1",
     "resume": "true",
+    "finish": "true",
     "tensorboard": "t",
     "fail-under-saving": "{params: 40%, bytes: 5%}",
     "fail-over-drop": "0.5",

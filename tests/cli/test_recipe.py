@@ -39,6 +39,7 @@ def test_forms_arrive(cli_invoke, asked, recipe):
 
 def test_every_key_arrives(cli_invoke, asked, recipe):
     without = {"plan", "max-drop", "refine", "windows", "channel-stride", "target", "damage-cache", "resume"}
+    without.add("finish")
     without.add("forms")  # none but the default beside the gates and int8
     lines = [f"{key}: {value}" for key, value in EVERY.items() if key not in without]
     cli_invoke("--config", recipe("\n".join(["model: m.pt", *lines])), exit_code=0)

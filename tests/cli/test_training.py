@@ -13,7 +13,8 @@ import onnx
 import pytest
 import torch
 
-from tests.cli.conftest import network, write_images
+from tests.cli.conftest import write_images
+from tests.cli.training_samples import FAST, filled
 from vfconvert.errors import (
     NoImagesError,
     TrainingError,
@@ -23,21 +24,13 @@ from vfconvert.errors import (
 )
 from vfconvert.training.checkpoint import NAME, read_checkpoint, to_bytes
 
-FAST = ("--no-reconstruct", "--no-measure", "--batch", "16", "-q")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A model that is sure of its three classes, and 120 labelled images."""
-    found = tmp_path_factory.mktemp("training")
-    model = network()
-    with torch.no_grad():
-        model[8].weight.mul_(30)
-    torch.save(model, found / "model.pt")
-    for seed, name in enumerate("abc"):
-        write_images(found / "images" / name, 40, seed)
-    return found
+    return filled(tmp_path_factory.mktemp("training"))
 
 
 @pytest.fixture(scope="module")

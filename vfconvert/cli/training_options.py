@@ -93,6 +93,7 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
     ),
     _run("--checkpoint-minutes", "minutes", type=float, metavar="X", help="Between checkpoints in an epoch."),
     _run("--resume", "resume", is_flag=True, help="Go on from the last checkpoint, if there is one."),
+    _run("--finish", "finish", is_flag=True, help="With --resume: no further step; write the best weights so far."),
     _run("--tensorboard", "tensorboard", type=_FOLDER, metavar="FOLDER", help="Write TensorBoard's files there."),
 )
 

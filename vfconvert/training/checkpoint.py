@@ -19,6 +19,7 @@ from vfconvert.files import atomic_path
 from vfconvert.shortages import reason_of
 
 NAME = "checkpoint.safetensors"
+FIT = "fit.safetensors"  # the state before any step, whatever becomes of the steps
 _VERSION = 1
 _KEY = "training"
 _MOST_BYTES = 2**36
@@ -75,11 +76,11 @@ def from_bytes(content: bytes, where: str) -> State:
         ) from error
 
 
-def write_checkpoint(state: State, folder: Path) -> None:
+def write_checkpoint(state: State, folder: Path, name: str = NAME) -> None:
     """Write the state into the folder, complete or not at all. Raises `UnwritableOutputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / NAME) as temporary:
+        with atomic_path(folder / name) as temporary:
             temporary.write_bytes(to_bytes(state))
     except UnwritableOutputError as error:
         raise UnwritableOutputError(f"{error}; --resume goes on from the checkpoint before") from error
@@ -87,9 +88,9 @@ def write_checkpoint(state: State, folder: Path) -> None:
         raise UnwritableOutputError(f"cannot write checkpoints to {folder}: {reason_of(error)}") from error
 
 
-def read_checkpoint(folder: Path) -> State | None:
+def read_checkpoint(folder: Path, name: str = NAME) -> State | None:
     """The state in the folder, None where there is none. Raises `TrainingError` where the file is damaged."""
-    path = folder / NAME
+    path = folder / name
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise TrainingError(f"{path}: larger than any checkpoint; remove it to begin anew")
@@ -100,14 +101,20 @@ def read_checkpoint(folder: Path) -> State | None:
         raise TrainingError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
-    """Raise `TrainingError` naming all in which a checkpoint's run differs from this one."""
+def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """In which of the names what a checkpoint says of its run differs from what is said of this one."""
     wanted = json.loads(json.dumps(wanted))
-    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
-    if names:
+    return [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+
+
+def check_identity(
+    found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path, otherwise: str = "give another --checkpoints"
+) -> None:
+    """Raise `TrainingError` naming all in which a checkpoint's run differs from this one, and what else to do."""
+    if names := differences(found, wanted):
         said = ", ".join(f"{name} {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names[:4])
         raise TrainingError(
-            f"{folder}: its checkpoint is of another run: {said}; give the same options, or another --checkpoints"
+            f"{folder}: its checkpoint is of another run: {said}; give the same options, or {otherwise}"
         )
 
 

@@ -38,16 +38,19 @@ class Stepped:
     signal: int
 
 
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise `TrainingError` for a precision that the device does not train in."""
+    if precision == "fp16" and device.type != "cuda":
+        raise TrainingError(f"--train-precision fp16 trains on CUDA devices only, got {device}; use bf16 or fp32")
+
+
 class Learner:
     """`student` is the job's, on its device; `teacher` the job's, in the memory format of the run."""
 
     def __init__(self, job: Job, signals: Signals) -> None:
         """Raises `TrainingError` for a precision that the device does not train in."""
         options = job.options
-        if options.precision == "fp16" and job.device.type != "cuda":
-            raise TrainingError(
-                f"--train-precision fp16 trains on CUDA devices only, got {job.device}; use bf16 or fp32"
-            )
+        check_precision(options.precision, job.device)
         self._job, self._options, self._signals = job, options, signals
         self._layout: Any = torch.channels_last if options.channels_last else torch.preserve_format
         self.frozen = options.norms == "frozen"

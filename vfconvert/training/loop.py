@@ -80,10 +80,10 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps are done, or no epoch has been better for too long."""
-        state, patience = self._state, self._job.options.patience
+        """Whether all steps are done or wanted, or no epoch has been better for too long."""
+        state, options = self._state, self._job.options
         since = len(state.epochs) - 1 - state.improved
-        return state.step >= state.steps or bool(patience and since >= patience)
+        return options.finish or state.step >= state.steps or bool(options.patience and since >= options.patience)
 
     def begin(self, state: State | None) -> None:
         """Take a state over, or look where the student stands before any training."""

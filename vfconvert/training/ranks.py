@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
@@ -16,6 +17,7 @@ from vfconvert.errors import TrainingError
 
 _PATIENCE = timedelta(hours=24)  # for the first process, which fits the network while the others wait
 
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)  # others may add what shared ones would not compute
 _LOST = ("Connection closed", "Connection reset", "connection", "NCCL", "Gloo", "gloo")
 
 
@@ -84,8 +86,7 @@ class Ranks:
         """The model with statistics of the whole batch on CUDA; elsewhere those of the first process's share count."""
         if self.world == 1 or device.type != "cuda":
             return model
-        found: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return found
+        return _replaced(model, _NORMS, _shared_norm)
 
     def wrapped(self, model: nn.Module, device: torch.device, *, frozen_norms: bool) -> nn.Module:
         """The model as it is to be called in training: gradients are averaged over all processes."""
@@ -100,12 +101,42 @@ class Ranks:
 
 def plain_norms(model: nn.Module) -> nn.Module:
     """The model with its own BatchNorms where these had statistics shared by processes; changed in place."""
-    for module in model.modules():
-        for name, child in module.named_children():
-            if isinstance(child, nn.SyncBatchNorm):
-                plain = nn.BatchNorm2d(
-                    child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
-                ).to(next(child.buffers()).device)
-                plain.load_state_dict(child.state_dict())
-                setattr(module, name, plain)
-    return model
+    return _replaced(model, (_SharedNorm,), _own_norm)
+
+
+class _SharedNorm(nn.SyncBatchNorm):
+    """Knows which norm it stands for."""
+
+    own: type[nn.Module]
+
+
+def _shared_norm(norm: Any) -> nn.Module:
+    made = _SharedNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    made.own = type(norm)
+    return _with_state_of(made, norm)
+
+
+def _own_norm(norm: Any) -> nn.Module:
+    made = norm.own(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    return _with_state_of(made, norm)
+
+
+def _with_state_of(made: nn.Module, norm: nn.Module) -> nn.Module:
+    """The new norm with the old one's own parameters and statistics, in the same mode."""
+    for name, parameter in norm.named_parameters(recurse=False):
+        setattr(made, name, parameter)
+    for name, buffer in norm.named_buffers(recurse=False):
+        setattr(made, name, buffer)
+    return made.train(norm.training)
+
+
+def _replaced(
+    model: nn.Module, kinds: tuple[type[nn.Module], ...], made: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
+    """The model with every module of exactly these classes made another; in place, one in several places once."""
+    others = {module: made(module) for module in model.modules() if type(module) in kinds}
+    for module in list(model.modules()):
+        for name, child in module._modules.items():  # one that stands under two names under both
+            if child in others:
+                setattr(module, name, others[child])
+    return others.get(model, model)

@@ -82,18 +82,23 @@ class Log:
             ) from error
 
 
+def check_board() -> Any:
+    """What writes for TensorBoard. Raises `MissingPackageError` where that is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise MissingPackageError(
+            "--tensorboard needs the package tensorboard: pip install 'vfconvert[tensorboard]'"
+        ) from error
+    return SummaryWriter
+
+
 class Board:
     """TensorBoard's files of the loss, the rate and the metrics."""
 
     def __init__(self, folder: Path) -> None:
         """Raises `MissingPackageError` where TensorBoard is not installed."""
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingPackageError(
-                "--tensorboard needs the package tensorboard: pip install 'vfconvert[tensorboard]'"
-            ) from error
-        self._writer: Any = SummaryWriter(str(folder))
+        self._writer: Any = check_board()(str(folder))
 
     def write(self, entry: Mapping[str, Any]) -> None:
         """The numbers of a line of the log."""
