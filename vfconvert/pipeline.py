@@ -100,11 +100,11 @@ def _tuned(run: Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) ->
         images = run.images() if ranks.first else None
         half = images.half("--epochs") if images is not None else 0
         course = course_of(prepared, options, ranks)  # what is wrong with it is told before the fit
-        start = saved(prepared, options, watcher or Silent()) if ranks.first else None
+        start = saved(prepared, options, images.calibration, watcher or Silent()) if images is not None else None
         if images is not None and start is None:
             fitted = run.search(images, table) if options.searches else None
             start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
-            keep_fit(start, prepared, options)
+            keep_fit(start, prepared, options, images.calibration)
         begun = shared(start, prepared, options, ranks)
         with run.clock.stage("train"):
             trained, run.training = tune(begun, course, prepared, options, ranks, watcher if ranks.first else None)

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from vfconvert.data.examples import Examples
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_entries import entry_of
@@ -50,12 +52,14 @@ def identity_of(prepared: Prepared, options: ConversionOptions) -> dict[str, Any
     }
 
 
-def fit_identity_of(prepared: Prepared, options: ConversionOptions) -> dict[str, Any]:
-    """What two runs have in common whose fit is the same, however they train from it."""
+def fit_identity_of(prepared: Prepared, options: ConversionOptions, calibration: Tensor) -> dict[str, Any]:
+    """What two runs have in common whose fit to these images is the same, however they train from it."""
     transform = getattr(prepared.source.transform, "preprocessing", None) or prepared.source.transform
     shaping = options.training.shaping().keys() - {"scale"}
     found = {name: value for name, value in identity_of(prepared, options).items() if name not in shaping}
-    return {**found, "prepared": transform.describe() if transform is not None else "none"}
+    content = hashlib.sha256(calibration.cpu().contiguous().numpy().tobytes()).hexdigest()
+    described = transform.describe() if transform is not None else "none"
+    return {**found, "prepared": described, "calibration": content}
 
 
 def _named(examples: Examples) -> str:

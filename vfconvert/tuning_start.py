@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from vfconvert.delivery import paths_of
 from vfconvert.errors import PlanFileError, TrainingError, UnwritableOutputError
@@ -82,7 +82,7 @@ def own_folder(options: ConversionOptions) -> Iterator[None]:
             folder.rmdir()
 
 
-def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> Start | None:
+def saved(prepared: Prepared, options: ConversionOptions, calibration: Tensor, watcher: Watcher) -> Start | None:
     """What an earlier run left to go on from: its last checkpoint, or at least its fit; None where there is nothing.
 
     Raises `TrainingError` where its checkpoint is damaged, of another run, or there without `--resume`, or where there
@@ -94,7 +94,7 @@ def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> S
     if state is None or (finished and not training.resume):
         if training.finish:
             raise TrainingError(f"--finish: {folder} holds no checkpoint; leave it out, or give other --checkpoints")
-        kept = None if finished else _kept_fit(prepared, options)
+        kept = None if finished else _kept_fit(prepared, options, calibration)
         if training.resume:
             then = "beginning anew" if kept is None else "training from the fit that is there"
             watcher.note(f"no checkpoint in {folder}: {then}")
@@ -110,7 +110,7 @@ def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> S
         )
     wanted = identity_of(prepared, options)
     found = as_said_now(state, wanted)
-    if differences(found, wanted) and _kept_fit(prepared, options) is not None:
+    if differences(found, wanted) and _kept_fit(prepared, options, calibration) is not None:
         check_identity(found, wanted, folder, f"remove {folder / NAME} to train anew from its fit")
     check_identity(found, wanted, folder)
     plan = _plan(folder, prepared)
@@ -124,23 +124,23 @@ def _plan(folder: Path, prepared: Prepared) -> Plan:
     return read_plan(path, prepared.teacher, prepared.layers, prepared.norms)
 
 
-def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions) -> None:
+def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions, calibration: Tensor) -> None:
     """Write a fit and its plan beside where checkpoints will be, so that no fault of the training loses it."""
     folder = folder_of(options)
     for name in (NAME, DONE):  # of a run whose file was written
         (folder / name).unlink(missing_ok=True)
     write_start_plan(start.plan, prepared, folder / PLAN)
     state = _untrained(start.fitted)
-    state.identity = fit_identity_of(prepared, options)
+    state.identity = fit_identity_of(prepared, options, calibration)
     write_checkpoint(state, folder, FIT)
 
 
-def _kept_fit(prepared: Prepared, options: ConversionOptions) -> Start | None:
+def _kept_fit(prepared: Prepared, options: ConversionOptions, calibration: Tensor) -> Start | None:
     """The fit that an earlier run kept, where it is the one that this run would make."""
     folder = folder_of(options)
     try:
         state = read_checkpoint(folder, FIT)
-        if state is None or differences(state.identity, fit_identity_of(prepared, options)):
+        if state is None or differences(state.identity, fit_identity_of(prepared, options, calibration)):
             return None
         plan = _plan(folder, prepared)
         return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=None)

@@ -56,7 +56,11 @@ def test_a_fit_of_another_conversion_is_not_taken(cli_invoke, folder, tmp_path, 
     with monkeypatch.context() as patched:
         patched.setattr("vfconvert.training.loop.evaluate", lambda *_, **__: 1 / 0)
         cli_invoke(folder / "model.pt", *line, exit_code=1)
-    result = cli_invoke(folder / "model.pt", *line, "--seed", 3, "--resume", exit_code=0)
+    shutil.copytree(folder / "images", tmp_path / "images")
+    for path in (tmp_path / "images").rglob("*.png"):  # others of the same names
+        shutil.copy(folder / "images" / "a" / "0.png", path)
+    line = tuple(tmp_path / "images" if part == folder / "images" else part for part in line)
+    result = cli_invoke(folder / "model.pt", *line, "--resume", exit_code=0)
     assert "no checkpoint in" in result.stderr
     assert "beginning anew" in result.stderr
 
