@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vfconvert.budget.frontier import Point
@@ -38,11 +39,18 @@ def check_picture(path: Path) -> None:
     """Raise `UnwritableOutputError`, also for another suffix, and `MissingPackageError` where matplotlib is missing."""
     if _suffix(path) not in FORMATS:
         raise UnwritableOutputError(f"cannot write {path}: a picture's name ends in .svg or .png; choose another name")
+    _matplotlib()
+    check_writable(path)
+
+
+def _matplotlib() -> tuple[ModuleType, type[Figure]]:
+    """The package, and its class of figures."""
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingPackageError("pictures need matplotlib; run: pip install 'vfconvert[plot]'") from error
-    check_writable(path)
+    return mpl, Figure
 
 
 def draw_frontier(report: InspectReport, path: Path) -> None:
@@ -52,14 +60,12 @@ def draw_frontier(report: InspectReport, path: Path) -> None:
     Raises what `check_picture` does.
     """
     check_picture(path)
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
+    mpl, figure_of = _matplotlib()
     suffix = _suffix(path)
     with atomic_path(path) as temporary, mpl.rc_context():
         mpl.rcdefaults()  # whatever the user's own settings are
         mpl.rcParams.update(_SETTINGS)
-        figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
+        figure = figure_of(figsize=(7.2, 4.8), dpi=150, layout="constrained")
         _draw(figure, report)
         figure.savefig(temporary, format=suffix, metadata=_METADATA[suffix])
 
