@@ -137,8 +137,8 @@ def test_clean_images_say_that_outputs_are_none():
 def test_trials_gates_and_reports_count_pixels():
     source, made = read(PLAIN, Masked())
     made = replace(made, labels=None)
-    found, shown = judged(_Maps(2), _Maps(0), made, ALL, source, 2)
-    assert (found.measure, found.value, len(shown)) == ("pixel agreement", 0.5, 2)
+    found, shown, doubts = judged(_Maps(2), _Maps(0), made, ALL, source, 2)
+    assert (found.measure, found.value, len(shown), doubts) == ("pixel agreement", 0.5, 2, ())
     assert points_lost(agreement_on(_Maps(2), _Maps(0), made, ALL, source)) == 50
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.reporting.samples import FULL as BASE
+from tests.reporting.shown_samples import TRAINED
 from vfconvert.errors import GateError, UncheckableGateError
 from vfconvert.gates import Saving
 from vfconvert.gating import check_gates, gated, refuse_failed
@@ -128,6 +129,16 @@ def test_failed_gates_are_an_error_that_names_each():
     with pytest.raises(GateError, match=r"the files were kept$"):
         refuse_failed(gated(FULL, options(max_size=1, keep_on_fail=True)))
     refuse_failed(gated(FULL, options(max_size=10**9)))
+
+
+def test_a_training_is_gone_on_from_under_other_gates():
+    report = gated(replace(FULL, training=TRAINED.training), options(max_size=1))
+    said = (
+        r"; no file was written \(repeat the command with --resume under other gates, or with --keep-on-fail --resume "
+        r"to have it\)$"
+    )
+    with pytest.raises(GateError, match=said):
+        refuse_failed(report)
 
 
 def test_gate_just_missed_is_told_apart_from_its_limit():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.plan_files import SHA, edited, network, planned, read, saved
+from tests.plan_files import SHA, Layers, edited, network, planned, read, saved
 from vfconvert.errors import UnwritableOutputError
 from vfconvert.json_fields import Checked, JsonObject
 from vfconvert.ops.crops import crops_and_levels
@@ -129,6 +129,20 @@ def test_layer_kept_without_a_reason_is_kept_by_the_plan(path: Path) -> None:
     made = edited(path, lambda layers: [layers["0"].pop(name) for name in ("code", "reason", "shape")])
     kept = read(made).kept[0]
     assert (kept.layer, kept.code, kept.reason) == ("0", "plan", "the plan keeps it")
+
+
+def test_keep_is_the_only_word_to_change(path: Path) -> None:
+    plan = read(edited(path, lambda layers: layers["1"].update(decision="keep")))
+    assert [decision.layer for decision in plan.converted] == ["3"]
+    assert (plan.decisions[1].layer, plan.decisions[1].code) == ("1", "plan")
+
+
+def test_other_crops_need_no_kind(path: Path) -> None:
+    def change(layers: Layers) -> None:
+        layers["1"].update(crops="lines", windows=1, channel_stride=0, primaries=None, whole_window=False)
+        layers["1"].pop("kind")
+
+    assert read(edited(path, change)).converted[0].spec == _lines()
 
 
 def test_other_weights_are_no_error(path: Path) -> None:

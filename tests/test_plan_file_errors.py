@@ -37,7 +37,24 @@ CASES: dict[str, tuple[Callable[[Layers], object], str]] = {
     "few primaries": (lambda f: f["1"].update(primaries=3), r'"1", field primaries: got 3, expected 4 to 16'),
     "many primaries": (lambda f: f["1"].update(primaries=17), r"field primaries: got 17, expected 4 to 16"),
     "whole window": (lambda f: f["1"].update(windows=1, whole_window=True), "field whole_window: got true, expected f"),
-    "kind": (lambda f: f["1"].update(kind="lines"), 'field kind: got "lines", expected "both", as the other fields'),
+    "kind": (
+        lambda f: f["1"].update(kind="lines"),
+        'field kind: got "lines", expected "both", as the other fields say; change it too, or leave it out; "lines" '
+        'takes crops "lines" and windows 1',
+    ),
+    "kind that nobody knows": (
+        lambda f: f["1"].update(kind="circles"),
+        'field kind: got "circles", expected "both", as the other fields say; change it too, or leave it out$',
+    ),
+    "kind of a wrong type": (lambda f: f["1"].update(kind=["lines"]), r'field kind: got \["lines"\], expected "both"'),
+    "crops without their kind": (
+        lambda f: f["1"].update(windows=1, channel_stride=0, primaries=None, crops="lines"),
+        'field kind: got "both", expected "lines", as the other fields say; change it too, or leave it out; "both" ',
+    ),
+    "unknown field of a layer that is kept": (
+        lambda f: f["1"].update(decision="keep", windws=2),
+        r'field "windws": got an unknown field, expected layer, shape, decision, code, reason; did you mean',
+    ),
     "crops": (lambda f: f["1"].update(crops="circles"), 'field crops: got "circles", expected one of none, squares, l'),
     "crops outside": (
         lambda f: f["1"].update(crops=[[0, 4, 0, 3]], levels=[[0]]),

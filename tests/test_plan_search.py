@@ -63,6 +63,15 @@ def test_search_says_what_cannot_be_reached() -> None:
         search(TABLE, options("params=10%"), 10_000)
 
 
+@pytest.mark.parametrize("target", ["size=1KB", "size=10%"])
+def test_a_size_that_cannot_be_reached_is_one_in_bytes(target: str) -> None:
+    said = (
+        r"^size: 1.0 kB \(10.0% of the original\) is wanted, and 37.6 kB \(375.5%\) is the least that can be reached; "
+    )
+    with pytest.raises(BudgetError, match=said):
+        search(TABLE, options(target), 10_000)
+
+
 def test_the_smallest_plan_is_found_where_loss_grows_with_smallness(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = watch(monkeypatch)
     threshold = 0.62

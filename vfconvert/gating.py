@@ -63,7 +63,11 @@ def refuse_failed(report: ConversionReport) -> None:
 def _failure(report: ConversionReport) -> GateError:
     said = "; ".join(f"--{gate.name}: {gate_text(gate)}" for gate in report.failed_gates)
     kept = "; the files were kept" if report.artefacts else ""
-    files = "; no file was written (--keep-on-fail writes it)" if report.discarded else kept
+    # A run that trains writes over no checkpoint, so that to repeat the command is refused without --resume.
+    again = "--keep-on-fail writes it"
+    if report.training is not None:
+        again = "repeat the command with --resume under other gates, or with --keep-on-fail --resume to have it"
+    files = f"; no file was written ({again})" if report.discarded else kept
     error = GateError(f"{len(report.failed_gates)} of {len(report.gates)} gate(s) failed: {said}{files}")
     error.report = report
     return error

@@ -69,10 +69,10 @@ class Checked:
         self.own.append(name)
         self.errors.append(f"{self.where}field {name}: {what}")
 
-    def only(self, names: Sequence[str]) -> None:
-        """Note fields of other names, and those given twice."""
+    def only(self, names: Sequence[str], passed_over: Sequence[str] = ()) -> None:
+        """Note fields of other names, but for those to pass over, and those given twice."""
         for name in self.given:
-            if name not in names:
+            if name not in names and name not in passed_over:
                 self.wrong(shown(name), f"got an unknown field, expected {', '.join(names)}{near(name, names)}")
         for name in getattr(self.given, "repeated", ()):
             self.wrong(shown(name), "got it more than once, expected once")

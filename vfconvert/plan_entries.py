@@ -14,6 +14,13 @@ from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 _CONVERTED = ("layer", "shape", "decision", "kind", "crops", "levels", "windows", "channel_stride", "primaries")
 FIELDS = {"convert": (*_CONVERTED, "whole_window"), "keep": ("layer", "shape", "decision", "code", "reason")}
 UNSAID = "plan", "the plan keeps it"  # code and reason of a layer that is kept without any
+_KIND_BY = {  # what makes the kind of a converted layer, which is a word for people
+    "spatial": 'crops other than "none" and "lines", and windows 1',
+    "lines": 'crops "lines" and windows 1',
+    "channel": 'crops "none" and windows from 2 on, which overlap',
+    "group": 'crops "none" and windows from 2 on, which share no channel',
+    "both": 'crops other than "none" and windows from 2 on',
+}
 
 
 def shape_of(geometry: ConvGeometry) -> str:
@@ -77,7 +84,8 @@ def decision_of(entry: Checked, geometry: ConvGeometry, norm: str | None, refuse
         got = shown(decided) if "decision" in entry.given else "none"
         entry.wrong("decision", f'got {got}, expected "convert" or "keep"')
         return None
-    entry.only(FIELDS[decided])
+    # A layer that is kept may have the fields of its conversion still: "keep" is then the only word to change.
+    entry.only(FIELDS[decided], FIELDS["convert"] if decided == "keep" else ())
     if decided == "keep":
         code = entry.read("code", UNSAID[0], _is_code, f"one of {', '.join(sorted(FLAGS))}")
         reason = entry.read("reason", UNSAID[1], is_line, "a printable text")
@@ -128,7 +136,10 @@ def _spec_of(entry: Checked, geometry: ConvGeometry) -> VersatileSpec | None:
         whole_window=whole,
     )
     kind = _kind(spec, geometry, entry.given.get("crops", "none"))
-    entry.read("kind", kind, lambda value: bool(value == kind), f"{shown(kind)}, as the other fields say")
+    said = entry.given.get("kind")
+    how = f"; {shown(said)} takes {_KIND_BY[said]}" if isinstance(said, str) and said in _KIND_BY else ""
+    expected = f"{shown(kind)}, as the other fields say; change it too, or leave it out{how}"
+    entry.read("kind", kind, lambda value: bool(value == kind), expected)
     return spec
 
 

@@ -13,10 +13,10 @@ from vfconvert.budget.building import lacking, rescaled, timed
 from vfconvert.budget.cache import cache_path
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.frontier import Point
-from vfconvert.budget.knapsack import Choice, choose, least_of, point_of
+from vfconvert.budget.knapsack import Choice, check_size, choose, least_of, point_of
 from vfconvert.budget.options import Subject, measure_options
 from vfconvert.budget.table import OptionTable
-from vfconvert.budget.targets import limits_of, whole_of
+from vfconvert.budget.targets import allowed_by, limits_of, whole_of
 from vfconvert.errors import BudgetError
 from vfconvert.lowering.choice import fastest, onnx_bytes, time_files
 from vfconvert.lowering.costs import CostTable
@@ -96,7 +96,7 @@ def search(
     `share_of` times a plan as a whole and tells its share of the original's latency (None where it cannot): layers save
     less together than each alone, so their savings are scaled until what is predicted of the plan is what it takes.
     """
-    limits = limits_of(table, options.targets, original_bytes)
+    limits = _limits(table, options, original_bytes)
     found = _searched(table, limits)
     for _ in range(_CORRECTIONS if share_of is not None and "latency" in limits else 0):
         predicted = found.point.seconds_share or 1.0
@@ -142,7 +142,7 @@ def tightest(
     tells the points that are lost. Raises `BudgetError` where no plan loses as little.
     """
     allowed = options.max_drop if options.max_drop is not None else 0.0
-    limits = limits_of(table, options.targets, original_bytes)
+    limits = _limits(table, options, original_bytes)
     cost = next(iter(limits), "params")
     whole = whole_of(table, cost)
     if whole is None:
@@ -175,6 +175,14 @@ def tightest(
             "allow more, or give more --calibration-images"
         )
     return best
+
+
+def _limits(table: OptionTable, options: ConversionOptions, original_bytes: int) -> dict[str, float]:
+    """As `limits_of` has them. Sizes are checked here, since they are limits on parameters from here on."""
+    for target in options.targets:
+        if target.cost == "size":
+            check_size(table, allowed_by(table, target, original_bytes), original_bytes)
+    return limits_of(table, options.targets, original_bytes)
 
 
 def _searched(table: OptionTable, limits: dict[str, float]) -> Searched:

@@ -156,7 +156,7 @@ class Run:
                     looked_at = judged(self.original, student, images, part, source, self.options.samples)
                 except VaryingOutputError:
                     varying = True
-        agreement, samples = looked_at if looked_at is not None else (None, ())
+        agreement, samples, doubts = looked_at if looked_at is not None else (None, (), ())
         seconds = dict(self.clock.seconds)
         if fitted is not None:
             seconds.update(fitted.seconds)
@@ -202,6 +202,7 @@ class Run:
             + (self.searched.table.notes if self.searched is not None else ())
             + (images.notes if images is not None else ())
             + (fitted.notes if fitted is not None else ())
+            + doubts
             + rounded(artefacts, FLOAT32_TOLERANCE)
             + layout_warning(any(stated.channels_last for stated in self.loaded.inputs))
             + linears_unknown(asked=self.options.linear, traced=self.network is not None)

@@ -45,3 +45,12 @@ def read_target(text: str) -> Target:
         units = ", ".join(name or "none" for name in _UNITS[cost])
         raise ValueError(f"expected a unit of {cost}: {units} or %, like {_EXAMPLES[cost]}")
     return Target(cost=cost, amount=number * _UNITS[cost][unit])
+
+
+def amount_text(cost: str, amount: float) -> str:
+    """`1,234,567` parameters or MACs, the part of one left off; `12.5 kB`, `1.25 MB`, `0.08834 ms`."""
+    if cost == "latency":
+        return f"{1000 * amount:,.4g} ms"
+    if cost == "size":
+        return f"{amount / 1e6:,.2f} MB" if amount >= 1e6 else f"{amount / 1e3:,.1f} kB"
+    return f"{math.floor(amount):,}"

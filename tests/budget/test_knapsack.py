@@ -159,7 +159,9 @@ def test_latency_is_a_limit_where_it_was_measured() -> None:
     assert point.seconds == pytest.approx(0.6)
     assert point.seconds_share == pytest.approx(0.6)
     assert [point.chosen for point in frontier_of(TIMED, "latency").points] == [(0, 0), (0, 1), (2, 1)]
-    with pytest.raises(BudgetError, match=r"latency: 0.5 \(50.0% of the original\) is wanted, and 0.6 \(60.0%\) is"):
+    with pytest.raises(
+        BudgetError, match=r"latency: 500 ms \(50.0% of the original\) is wanted, and 600 ms \(60.0%\) is"
+    ):
         choose(TIMED, {"latency": 0.5})
 
 

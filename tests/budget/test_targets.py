@@ -5,7 +5,7 @@ import pytest
 from tests.budget.tables import FIXED, KEEP, keep, option, table_of
 from vfconvert.budget.targets import allowed_by, file_bytes, limits_of, whole_of
 from vfconvert.errors import BudgetError
-from vfconvert.targets import Target, read_target
+from vfconvert.targets import Target, amount_text, read_target
 
 TABLE = table_of((option(KEEP, 1000, 9000, 0), option("spatial", 500, 4500, 1)), kept=(keep("k"),))
 TIMED = table_of((option(KEEP, 1000, 9000, 0, 0.01), option("spatial", 500, 4500, 1, 0.005)), seconds=0.02)
@@ -118,3 +118,18 @@ def test_the_tightest_of_one_cost_counts() -> None:
 def test_latency_that_was_not_measured_is_refused() -> None:
     with pytest.raises(BudgetError, match="--target latency=60%: nothing was measured; drop --no-measure"):
         limits("latency=60%", table=TABLE)
+
+
+@pytest.mark.parametrize(
+    ("cost", "amount", "text"),
+    [
+        ("params", 1234567.9, "1,234,567"),
+        ("macs", 4.2e9, "4,200,000,000"),
+        ("size", 12_345, "12.3 kB"),
+        ("size", 12_345_678, "12.35 MB"),
+        ("latency", 8.834e-05, "0.08834 ms"),
+        ("latency", 1.25, "1,250 ms"),
+    ],
+)
+def test_amounts_have_units(cost: str, amount: float, text: str) -> None:
+    assert amount_text(cost, amount) == text

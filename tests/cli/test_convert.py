@@ -164,3 +164,15 @@ def test_loose_images_beside_class_folders_are_reported(cli_invoke, model_path, 
     shutil.copy(next(data.rglob("*.png")), data / "sheet.png")
     cli_invoke(model_path, "--spatial", "--data", data, "--report", report, exit_code=0)
     assert "(1 beside the class folders not used)" in json.loads(report.read_text())["images"]["method"]
+
+
+def test_folders_that_are_not_the_networks_classes_are_told(cli_invoke, images, tmp_path):
+    report = tmp_path / "r.json"
+    torch.save(network(classes=2), tmp_path / "m.pt")
+    line = (tmp_path / "m.pt", "--spatial", "--data", images, "--no-reconstruct", "--no-measure", "--report", report)
+    shown = cli_invoke(*line, exit_code=0).stdout
+    found = json.loads(report.read_text())
+    assert found["agreement"]["accuracy_before"] is None
+    (said,) = (warning for warning in found["warnings"] if warning.startswith("--data has"))
+    assert said.startswith("--data has 3 subfolders and the network 2 classes: they do not count as labels")
+    assert "--data has 3 subfolders and the network 2 classes" in shown

@@ -1,6 +1,7 @@
 """`vfconvert inspect` end to end: tables, JSON and pictures of what could become of a network, and nothing else."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,14 @@ import torch
 
 import vfconvert.budget.options
 from tests.cli.test_plans import deep
-from vfconvert.errors import BudgetError, ConfigError, NotAModelError
+from vfconvert.errors import (
+    BudgetError,
+    ConfigError,
+    MissingPackageError,
+    NotAModelError,
+    UnwritableOutputError,
+    VfconvertError,
+)
 
 CACHE = "model.pt.damage.json"
 
@@ -81,8 +89,35 @@ def test_frontier_is_drawn(cli_invoke, model, images, outputs, name: str, start:
     result = cli_invoke("inspect", model, "--data", images, "-q", "--plot", outputs / name, exit_code=0)
     assert (outputs / name).read_bytes().startswith(start)
     assert [path.name for path in outputs.iterdir()] == [name]
-    assert result.stdout == ""
+    assert result.stdout == f"{outputs / name}\n"
     assert sorted(path.name for path in model.parent.iterdir()) == ["model.pt", CACHE]
+
+
+@pytest.mark.usefixtures("known")
+def test_a_picture_is_named_after_the_tables_and_not_within_json(cli_invoke, model, images, outputs) -> None:
+    pytest.importorskip("matplotlib")
+    line = ("inspect", model, "--data", images, "--plot", outputs / "f.svg")
+    assert cli_invoke(*line, exit_code=0).stdout.endswith(f"Written: {outputs / 'f.svg'}\n")
+    assert json.loads(cli_invoke(*line, "--json", exit_code=0).stdout)["parameters"] == 3803
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [
+        ("f.pdf", UnwritableOutputError, "a picture's name ends in .svg or .png"),
+        ("none/f.svg", UnwritableOutputError, "does not exist; create it first"),
+        ("f.svg", MissingPackageError, "pip install 'vfconvert[plot]'"),
+    ],
+)
+def test_a_picture_that_cannot_be_drawn_is_refused_before_any_work(
+    cli_invoke, model, images, outputs, monkeypatch, name: str, error: type[VfconvertError], said: str
+) -> None:
+    monkeypatch.setattr("vfconvert.inspection.prepare", _refuse)
+    if error is MissingPackageError:
+        monkeypatch.setitem(sys.modules, "matplotlib", None)
+        monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    line = ("inspect", model, "--data", images, "--plot", outputs / name)
+    assert said in cli_invoke(*line, exit_code=error.exit_code).stderr
 
 
 def test_damage_can_be_kept_elsewhere(cli_invoke, images, outputs) -> None:

@@ -46,6 +46,11 @@ def test_help_shows_the_main_job_and_lists_the_commands(cli_invoke):
         assert all(flag in shown for flag in option.opts if flag.startswith("-"))
 
 
+def test_help_names_every_kind_of_file_that_is_read(cli_invoke):
+    shown = " ".join(cli_invoke("--help", exit_code=0).stdout.split())
+    assert "Reads MODEL, a file of torch.save, safetensors, torch.export (.pt2) or ONNX, fits" in shown
+
+
 def test_help_says_something_about_every_option():
     named = [option for option in OPTIONS if option.name != "model"]
     assert len(named) > 25

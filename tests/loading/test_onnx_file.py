@@ -83,19 +83,34 @@ def test_a_file_that_names_itself_for_its_weights_is_counted_once(
     assert model_files(path) == (path,)
 
 
-@pytest.mark.parametrize("location", ["../secret.bin", "/secret.bin", "link.bin"])
-def test_weights_outside_the_folder_are_refused(tmp_path: Path, location: str) -> None:
+LINK = r"are a symbolic link, which is not followed; copy the files that .* into one folder \(cp -L\)"
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("../secret.bin", "outside its folder; download or export it again"),
+        ("/secret.bin", "outside its folder"),
+        ("sub/../../secret.bin", "outside its folder"),
+        ("link.bin", LINK),  # as the caches of downloads have it
+        ("sub/secret.bin", LINK),
+        ("near.bin", LINK),
+    ],
+)
+def test_weights_outside_the_folder_and_links_are_refused(tmp_path: Path, location: str, said: str) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (tmp_path / "secret.bin").write_bytes(bytes(10**5))
-    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (folder / "link.bin").symlink_to(Path("../secret.bin"))
+    (folder / "near.bin").symlink_to(Path("model.onnx"))
+    (folder / "sub").symlink_to(tmp_path)
     path = saved(folder / "model.onnx", [CONV], {"w": floats(8, 4, 3, 3)})
     model = onnx.load(path)
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], location)
     model.graph.initializer[0].ClearField("raw_data")
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(UntrustedModelError, match="outside its folder"):
+    with pytest.raises(UntrustedModelError, match=said):
         load_model(path)
 
 

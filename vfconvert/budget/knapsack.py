@@ -16,8 +16,9 @@ from scipy.sparse import csr_matrix
 from vfconvert.budget.frontier import Frontier, Point
 from vfconvert.budget.muted import no_output
 from vfconvert.budget.table import LayerOptions, Option, OptionTable
-from vfconvert.budget.targets import whole_of
+from vfconvert.budget.targets import file_bytes, whole_of
 from vfconvert.errors import BudgetError
+from vfconvert.targets import amount_text
 
 _GAP = 1e-4  # of the damage: options differ by more
 _MOST_NODES = 100_000
@@ -156,12 +157,24 @@ def _check_reachable(table: OptionTable, limits: Mapping[str, float], candidates
         whole = whole_of(table, cost) or 1.0
         if least > limit:
             raise BudgetError(
-                f"{cost}: {limit:,.4g} ({limit / whole:.1%} of the original) is wanted, and {least:,.4g} "
-                f"({least / whole:.1%}) is the least that can be reached{_in_the_way(table, cost)}"
+                f"{cost}: {amount_text(cost, limit)} ({limit / whole:.1%} of the original) is wanted, and "
+                f"{amount_text(cost, least)} ({least / whole:.1%}) is the least that can be reached"
+                f"{_in_the_way(table)}"
             )
 
 
-def _in_the_way(table: OptionTable, cost: str) -> str:
+def check_size(table: OptionTable, limit: float, original_bytes: int) -> None:
+    """Raise `BudgetError` where no plan makes a file of at most `limit` bytes."""
+    least = file_bytes(table, least_of(table, "params"))
+    if least > limit:
+        raise BudgetError(
+            f"size: {amount_text('size', limit)} ({limit / original_bytes:.1%} of the original) is wanted, and "
+            f"{amount_text('size', least)} ({least / original_bytes:.1%}) is the least that can be reached"
+            f"{_in_the_way(table)}"
+        )
+
+
+def _in_the_way(table: OptionTable) -> str:
     if not table.kept:
         return "; give a higher limit"
     largest = sorted(table.kept, key=lambda keep: -keep.geometry.weight_numbers)[:3]
@@ -170,4 +183,4 @@ def _in_the_way(table: OptionTable, cost: str) -> str:
 
 
 def _said(limits: Mapping[str, float]) -> str:
-    return " and ".join(f"{cost} of {limit:,.4g}" for cost, limit in limits.items())
+    return " and ".join(f"{cost} of {amount_text(cost, limit)}" for cost, limit in limits.items())

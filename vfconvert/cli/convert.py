@@ -16,6 +16,7 @@ from vfconvert.cli.group import MAIN_JOB, SectionCommand
 from vfconvert.cli.recipe import command_line, is_stated, recipe_text
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
+from vfconvert.cli.stopping import telling_of_stops
 from vfconvert.cli.training_options import training_of
 from vfconvert.cli.training_screen import Screen
 from vfconvert.cli.values import mapping_of, one_or_all
@@ -64,7 +65,7 @@ def convert(
         if save_config is not None and not others:
             write_recipe(recipe_text(ctx), save_config)
         said = nullcontext() if others else telling(options, lambda: check_outputs(options, config, save_config))
-        with said:
+        with said, telling_of_stops(quiet=quiet or others or not options.training.epochs):
             report = run(options, progress, Screen(progress, quiet=quiet))
     if report is None:
         return None

@@ -75,14 +75,19 @@ def inspect(
         click.echo(TRUST_WARNING, err=True)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet) as progress:
         from vfconvert.inspection import inspect as run
-        from vfconvert.reporting.frontier_plot import draw_frontier
+        from vfconvert.reporting.frontier_plot import check_picture, draw_frontier
         from vfconvert.reporting.inspect_json import inspect_to_json
         from vfconvert.reporting.inspect_terminal import render_inspect
 
-        report = run(options, progress)
         if plot is not None:
-            draw_frontier(report, plot)
+            check_picture(plot)
+        report = run(options, progress)
     if as_json:
         click.echo(inspect_to_json(report), nl=False)
     elif not quiet:
         show(render_inspect(report, verbose=verbose))
+    if plot is not None:  # last, so that a disk which is full by now costs the picture alone
+        with silent_libraries(verbose=verbose):
+            draw_frontier(report, plot)
+        if not as_json:
+            click.echo(plot if quiet else f"Written: {plot}")

@@ -49,9 +49,9 @@ def _version(name: str) -> str:
 def main(ctx: click.Context) -> None:
     """Convert a pretrained convolutional network to versatile filters.
 
-    Reads MODEL, a file written by torch.save or safetensors, fits a smaller network to it layer after layer on
-    unlabelled images, writes it as an ONNX file, compares that file with the network, and tells how much of the
-    original's behaviour is left. MODEL itself is never changed.
+    Reads MODEL, a file of torch.save, safetensors, torch.export (.pt2) or ONNX, fits a smaller network to it layer
+    after layer on unlabelled images, writes it as an ONNX file, compares that file with the network, and tells how much
+    of the original's behaviour is left. MODEL itself is never changed.
     """
     if ctx.invoked_subcommand != batch.name:  # which shares processors out to those that it starts
         _fit_into_container()

@@ -112,6 +112,11 @@ def _inside(location: str, folder: Path, path: Path) -> Path:
         return path
     place = folder / location
     real = Path(os.path.realpath(place))
+    if _is_link(location, folder):
+        raise UntrustedModelError(
+            f"{path}: its weights in {location!r} are a symbolic link, which is not followed; copy the files that the "
+            "links lead to into one folder (cp -L) and give that copy"
+        )
     if os.path.isabs(location) or not real.is_relative_to(folder) or real != place:
         raise UntrustedModelError(
             f"{path}: its weights are to be read from {location!r}, outside its folder; {EXPORT_AGAIN}"
@@ -119,6 +124,14 @@ def _inside(location: str, folder: Path, path: Path) -> Path:
     if not real.is_file():
         raise TruncatedModelError(f"{path}: its weights in {location!r} are missing; {EXPORT_AGAIN}")
     return real
+
+
+def _is_link(location: str, folder: Path) -> bool:
+    """Whether a name is one within the folder, and a link or in one: what caches of downloads hold are links."""
+    parts = Path(location).parts
+    if os.path.isabs(location) or ".." in parts:
+        return False
+    return any(folder.joinpath(*parts[: count + 1]).is_symlink() for count in range(len(parts)))
 
 
 def byte_size(tensor: onnx.TensorProto) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from vfconvert.budget.frontier import Point
 from vfconvert.errors import MissingPackageError, UnwritableOutputError
-from vfconvert.files import atomic_path
+from vfconvert.files import atomic_path, check_writable
 from vfconvert.reporting.inspect_report import InspectReport
 
 if TYPE_CHECKING:
@@ -34,26 +35,43 @@ _SETTINGS: dict[Any, Any] = {
 _METADATA: dict[str, dict[str, str | None]] = {"svg": {"Date": None, "Creator": "vfconvert"}, "png": {"Software": None}}
 
 
-def draw_frontier(report: InspectReport, path: Path) -> None:
-    """Write the picture, SVG or PNG by the suffix of `path`: the whole file or none. The same report, the same bytes.
-
-    Shares are in percent, damage in nats or as a share of the output's variance, as the report's `measure` says.
-    Raises `UnwritableOutputError`, also for another suffix, and `MissingPackageError` where matplotlib is missing.
-    """
-    suffix = path.suffix.lower().removeprefix(".")
-    if suffix not in FORMATS:
+def check_picture(path: Path) -> None:
+    """Raise `UnwritableOutputError`, also for another suffix, and `MissingPackageError` where matplotlib is missing."""
+    if _suffix(path) not in FORMATS:
         raise UnwritableOutputError(f"cannot write {path}: a picture's name ends in .svg or .png; choose another name")
+    _matplotlib()
+    check_writable(path)
+
+
+def _matplotlib() -> tuple[ModuleType, type[Figure]]:
+    """The package, and its class of figures."""
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingPackageError("pictures need matplotlib; run: pip install 'vfconvert[plot]'") from error
+    return mpl, Figure
+
+
+def draw_frontier(report: InspectReport, path: Path) -> None:
+    """Write the picture, SVG or PNG by the suffix of `path`: the whole file or none. The same report, the same bytes.
+
+    Shares are in percent, damage in nats or as a share of the output's variance, as the report's `measure` says.
+    Raises what `check_picture` does.
+    """
+    check_picture(path)
+    mpl, figure_of = _matplotlib()
+    suffix = _suffix(path)
     with atomic_path(path) as temporary, mpl.rc_context():
         mpl.rcdefaults()  # whatever the user's own settings are
         mpl.rcParams.update(_SETTINGS)
-        figure = Figure(figsize=(7.2, 4.8), dpi=150, layout="constrained")
+        figure = figure_of(figsize=(7.2, 4.8), dpi=150, layout="constrained")
         _draw(figure, report)
         figure.savefig(temporary, format=suffix, metadata=_METADATA[suffix])
+
+
+def _suffix(path: Path) -> str:
+    return path.suffix.lower().removeprefix(".")
 
 
 def _draw(figure: Figure, report: InspectReport) -> None:
