@@ -72,10 +72,10 @@ def measure_options(
     if missing or not measure:
         affordable = int(_SENSITIVITY_MACS / (3 * max(subject.before.macs_executed, 1)))
         some = images[: max(_FEWEST_IMAGES, min(len(images), affordable))]
-        backward, forward = Portion(BACKWARD_BATCH), Portion(usual_batch(subject.network))
+        forward = Portion(usual_batch(subject.network))
         if subject.network is None:
-            most = batch_of_whole(subject.teacher, images)
-            backward, forward = Portion(min(BACKWARD_BATCH, most)), Portion(most)
+            forward = Portion(batch_of_whole(subject.teacher, images))
+        backward = Portion(min(BACKWARD_BATCH, forward.size))
         sensitivity = backward.fitted(
             lambda batch: sensitivity_of(
                 subject.teacher, list(missing), some, seed=seed, batch=batch, progress=progress

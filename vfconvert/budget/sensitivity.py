@@ -24,6 +24,7 @@ from vfconvert.fitting.reconstruct import looks_like_logits
 from vfconvert.progress import Progress, no_progress
 
 BACKWARD_BATCH = 32  # images of a backward pass
+_TELLING = 64  # images that tell logits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,15 +96,23 @@ def _outputs(value: Any) -> list[Tensor]:
 @torch.no_grad()
 def _kinds(model: nn.Module, batches: Sequence[Tensor], device: torch.device) -> list[float | None]:
     """For each output None where it is logits, else the spread that its changes are counted in."""
-    made = [_outputs(model(batch.clone().to(device))) for batch in batches]
+    few = max(1, _TELLING // len(batches[0]))
+    made = [_outputs(model(batch.clone().to(device))) for batch in batches[:few]]
+    if all(looks_like_logits(_joined(parts)) for parts in zip(*made, strict=True)):
+        return [None] * len(made[0])
+    made += [_outputs(model(batch.clone().to(device))) for batch in batches[few:]]
     kinds: list[float | None] = []
-    for parts in zip(*made, strict=True):
-        output = torch.cat([part.reshape(1) if part.dim() == 0 else part for part in parts])
+    for output in (_joined(parts) for parts in zip(*made, strict=True)):
         moved = output - output.mean(0) if len(output) > 1 else output  # one image has no variance
         squares = moved.square()
         variance = float((squares.flatten(1).sum(1) if squares.dim() > 1 else squares).mean())
         kinds.append(None if looks_like_logits(output) else max(variance, 1e-12) ** 0.5)
     return kinds
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """One output of all batches."""
+    return torch.cat([part.reshape(1) if part.dim() == 0 else part for part in parts])
 
 
 def _loss(output: Tensor, spread: float | None, generator: torch.Generator) -> Tensor:

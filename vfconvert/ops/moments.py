@@ -7,6 +7,7 @@ For a convolution `y = W x` with `x` the unfolded patch, `(D,)`, `D = C kh kw`, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from vfconvert.ops.metric import Factored
 from vfconvert.specs import ConvGeometry
 
 _BLOCK = 8192  # rows multiplied in float32 before they are added up in float64
+_FEWEST = 2048  # rows that are worth adding up, which takes as long as some hundred rows
 _STRIPS = 4  # of the columns of a large square, each multiplied with itself and what follows: 10 of 16 parts
 _NARROW = 256  # inputs of a strip at least
 
@@ -56,12 +58,21 @@ class MomentSum:
         self._targets = torch.zeros(targets, dtype=torch.float64, device=device)
         self._target_square = torch.zeros(targets, dtype=torch.float64, device=device)
         self._shift: tuple[Tensor, Tensor] | None = None
+        self._waiting: list[tuple[Tensor, Tensor]] = []
         self._count = 0
         self._taken = False
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
         """Add samples: `inputs` `(S, D)`, `targets` `(S, N)`."""
-        inputs, targets = inputs.float(), targets.float()
+        self._waiting.append((inputs.float(), targets.float()))
+        if sum(len(given) for given, _ in self._waiting) >= _FEWEST:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        if not self._waiting:
+            return
+        inputs, targets = map(_joined, zip(*self._waiting, strict=True))
+        self._waiting.clear()
         if self._shift is None:  # subtract a first guess of the means, so that float32 products do not cancel
             self._shift = inputs.mean(0), targets.mean(0)
         inputs, targets = inputs - self._shift[0], targets - self._shift[1]
@@ -77,6 +88,7 @@ class MomentSum:
 
     def result(self) -> Moments:
         """The moments of all that was added (at least one sample); asked for once, since the sums become the result."""
+        self._add_waiting()
         if self._shift is None or self._taken:
             raise ValueError("moments of no samples, or taken twice: add() first, and call result() once")
         self._taken = True
@@ -92,6 +104,10 @@ class MomentSum:
             target_variance=(self._target_square / n - t_mean.square()).clamp_min(0).cpu(),
             count=n,
         )
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 class SampleSum:
