@@ -76,6 +76,7 @@ def test_values_are_read(name: str, value: object, found: object) -> None:
         ("max_drop", -1, ValueError, "got -1, expected at least 0"),
         ("refine", -1, ValueError, "got -1, expected at least 0"),
         ("threads", 0, ValueError, "got 0, expected at least 1"),
+        ("calibration_images", 0, ValueError, "got 0, expected at least 1"),
         ("rate", True, TypeError, "got True, expected a number or None"),
         ("spatial", "yes", TypeError, "got 'yes', expected True or False"),
         ("crops", 3, TypeError, "got 3, expected a text"),

@@ -17,7 +17,8 @@ from vfconvert.training_options import TrainingOptions
 
 Found = TypeVar("Found")
 
-_LEAST = {"max_drop": 0, "refine": 0, "threads": 1}  # as the command line has them; other bounds are checked later
+# As the command line has them; other bounds are checked later.
+_LEAST = {"max_drop": 0, "refine": 0, "threads": 1, "calibration_images": 1}
 _EXPECTED = {"plan": "a path, a NetworkPlan"}
 _PARTS = (ConversionOptions, TrainingOptions)
 # What `convert` has under another name or not at all, and where it is.

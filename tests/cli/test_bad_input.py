@@ -59,7 +59,6 @@ CASES: dict[str, tuple[type[errors.VfconvertError], bytes | None, str]] = {
     "no folder of images": (errors.NoImagesError, WHOLE, "--data {outputs}/none"),
     "folder without images": (errors.NoImagesError, WHOLE, "--data {outputs}"),
     "one image": (errors.NoImagesError, WHOLE, "--data {one}"),
-    "no images to fit on": (errors.NoImagesError, WHOLE, f"{IMAGES} --calibration-images 0"),
     "unreadable image": (errors.UnreadableImageError, WHOLE, "--data {damaged}"),
     "no window": (errors.IllegalSpecError, WHOLE, f"{IMAGES} --windows 0"),
     "stride of nothing": (errors.IllegalSpecError, WHOLE, f"{IMAGES} --channel-stride 0"),

@@ -160,7 +160,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _images(
         "--calibration-images",
-        type=int,
+        type=click.IntRange(1),
         metavar="N",
         help="Images to fit on, at most. Without: 1,024, of 2 GiB at most, fewer where an untraced network is large.",
     ),
