@@ -61,6 +61,10 @@ def test_values_are_read(name: str, value: object, found: object) -> None:
         ("channel_stride", "1/0", ValueError, "got '1/0', expected a count"),
         ("size", (1, 2, 3), TypeError, "got (1, 2, 3), expected one side like 224, or (height, width) or None"),
         ("size", 8.5, TypeError, "got 8.5, expected one side"),
+        ("size", 0, ValueError, "got 0, expected numbers from 1 to 1000000"),
+        ("size", "-5", ValueError, "got '-5', expected one side"),
+        ("input_shape", (3, -5, -5), ValueError, "got (3, -5, -5), expected numbers from 1 to 1000000"),
+        ("input_shape", [(3, 5, 5), (0, 5, 5)], ValueError, "got [(3, 5, 5), (0, 5, 5)], expected numbers from 1 to"),
         ("mean", "half", ValueError, "got 'half', expected numbers like (0.485, 0.456, 0.406) or None"),
         ("mean", torch.ones(2, 20), TypeError, "got tensor([[1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1., 1.,"),
         (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import torch
 
 from vfconvert.options import Shape
 from vfconvert.overrides import read_count_or_share
-from vfconvert.readers import read_numbers, read_shape, read_size
+from vfconvert.readers import MOST_PIXELS, are_sides, read_numbers, read_shape, read_size
 
 Found = TypeVar("Found")
 
@@ -24,7 +24,7 @@ def read_value(where: str, kind: str, value: Any, *, least: float | None = None,
     """A value as a field of this kind (one of `READERS`, with " | None" perhaps) holds it.
 
     `where` names the call and the argument, `expected` stands for what the kind expects. Raises `TypeError` for one of
-    another kind, `ValueError` for a text that cannot be read and for a number below `least`.
+    another kind, `ValueError` for a text that cannot be read, and for a number below `least` or of no size of an image.
     """
     kind, optional, _ = kind.partition(" | None")
     if value is None and optional:
@@ -37,6 +37,8 @@ def read_value(where: str, kind: str, value: Any, *, least: float | None = None,
         if isinstance(value, str) and kind not in ("bool", "tuple[str, ...]"):  # whose texts are not read
             raise ValueError(said) from error
         raise TypeError(said) from error
+    if kind in _SIDED and not are_sides(_flat(found)):
+        raise ValueError(f"{where}: got {shown(value)}, expected numbers from 1 to {MOST_PIXELS}")
     if least is not None and not found >= least:
         raise ValueError(f"{where}: got {shown(value)}, expected at least {least:g}")
     return found
@@ -168,6 +170,12 @@ def _shapes(value: Any) -> Shape | tuple[Shape, ...]:
     return shapes if len(shapes) > 1 else shapes[0]
 
 
+def _flat(shape: Any) -> Iterator[int]:
+    """The numbers of a size, a shape, or several shapes."""
+    for one in shape:
+        yield from one if isinstance(one, tuple) else (one,)
+
+
 READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bool": (_flag, "True or False"),
     "int": (_count, "a whole number"),
@@ -182,3 +190,4 @@ READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "Shape | tuple[Shape, ...]": (_shapes, "three numbers (C, H, W) like (3, 224, 224), or such for each input"),
     "Mapping[str, object]": (dict, "a mapping like {'num_classes': 10}"),
 }
+_SIDED = ("tuple[int, int]", "Shape | tuple[Shape, ...]")  # kinds whose numbers count pixels and channels

@@ -55,7 +55,6 @@ CASES: dict[str, tuple[type[errors.VfconvertError], bytes | None, str]] = {
     "report in no folder": (errors.UnwritableOutputError, WHOLE, f"{IMAGES} --report {{outputs}}/none/r.json"),
     "output is the model": (errors.UnwritableOutputError, WHOLE, f"{IMAGES} -o {{model}}"),
     "input of other channels": (errors.InputShapeError, WHOLE, "--input-shape 4,12,12"),
-    "input of no size": (errors.InputShapeError, WHOLE, "--input-shape 3,0,0"),
     "no folder of images": (errors.NoImagesError, WHOLE, "--data {outputs}/none"),
     "folder without images": (errors.NoImagesError, WHOLE, "--data {outputs}"),
     "one image": (errors.NoImagesError, WHOLE, "--data {one}"),

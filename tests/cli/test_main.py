@@ -183,6 +183,8 @@ def test_job_without_a_method_says_what_to_add(cli_invoke, asked):
         (["m.pt", "--spatial", "--crops", "circles"], "'circles' is not one of 'squares', 'lines'"),
         (["m.pt", "--spatial", "--arch-arg", "a=1", "--arch-arg", "a=2"], "--arch-arg a is given twice"),
         (["m.pt", "--spatial", "--size", "big"], "got 'big', expected one side like 224"),
+        (["m.pt", "--spatial", "--size", "-5"], "got '-5', expected one side like 224, or HxW"),
+        (["m.pt", "--spatial", "--input-shape", "3,0,0"], "got '3,0,0', expected three numbers C,H,W"),
         (["m.pt", "--spatial", "--calibration-images", "0"], "0 is not in the range x>=1"),
         (["m.pt", "--spatial", "--spacial"], "No such option"),
         (["--spatial"], "Missing argument 'MODEL'"),

@@ -12,7 +12,7 @@ import click
 
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.overrides import read_count_or_share, read_override
-from vfconvert.readers import read_numbers, read_shape, read_size
+from vfconvert.readers import MOST_PIXELS, read_numbers, read_shape, read_size
 from vfconvert.targets import read_target
 
 if TYPE_CHECKING:
@@ -92,10 +92,11 @@ def _scalar(text: str) -> object:
     return text
 
 
+_SIDES = f"each from 1 to {MOST_PIXELS}"
 STRIDE = Value("stride", read_count_or_share, "a count of channels like 16 or a share of them like 0.25 or 1/4")
-SIZE = Value("size", read_size, "one side like 224, or HxW like 224x320")
+SIZE = Value("size", read_size, f"one side like 224, or HxW like 224x320, {_SIDES}")
 NUMBERS = Value("numbers", read_numbers, "numbers with commas between them, like 0.485,0.456,0.406")
-SHAPE = Value("shape", read_shape, "three numbers C,H,W like 3,224,224")
+SHAPE = Value("shape", read_shape, f"three numbers C,H,W like 3,224,224, {_SIDES}")
 PAIR = Value("pair", read_pair, "KEY=VALUE like num_classes=10")
 LAYER = Explained("layer", read_override, quoted=False)
 TARGET = Explained("target", read_target)
