@@ -39,17 +39,7 @@ INTERNAL = {
     # Words for click and for `except` clauses nearby, which make them errors of the command line or of a file.
     "click.UsageError": {"cli"},
     "ValueError": {
-        *(
-            "cli.values",
-            "cli.batch",
-            "cli.recipe",
-            "readers",
-            "overrides",
-            "targets",
-            "gates",
-            "json_fields",
-            "loading.claims",
-        ),
+        *("cli.values", "cli.batch", "cli.recipe", "overrides", "targets", "gates", "json_fields", "loading.claims"),
         *("budget.cache", "lowering.costs", "readers", "training.checkpoint"),
         # Mistakes of a caller.
         *("budget.building", "fitting.boundary", "fitting.layers", "inputs", "lowering.form", "lowering.layer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import os
@@ -20,11 +21,14 @@ Found = TypeVar("Found")
 _LONGEST = 80  # characters of a value in an error
 
 
-def read_value(where: str, kind: str, value: Any, *, least: float | None = None, expected: str = "") -> Any:
+def read_value(
+    where: str, kind: str, value: Any, *, least: float | None = None, most: float | None = None, expected: str = ""
+) -> Any:
     """A value as a field of this kind (one of `READERS`, with " | None" perhaps) holds it.
 
     `where` names the call and the argument, `expected` stands for what the kind expects. Raises `TypeError` for one of
-    another kind, `ValueError` for a text that cannot be read, and for a number below `least` or of no size of an image.
+    another kind, `ValueError` for a text that cannot be read, for a number below `least`, above `most` or not finite,
+    and for sides that no image has.
     """
     kind, optional, _ = kind.partition(" | None")
     if value is None and optional:
@@ -40,7 +44,11 @@ def read_value(where: str, kind: str, value: Any, *, least: float | None = None,
     if kind in _SIDED and not are_sides(_flat(found)):
         raise ValueError(f"{where}: got {shown(value)}, expected numbers from 1 to {MOST_PIXELS}")
     if least is not None and not found >= least:
-        raise ValueError(f"{where}: got {shown(value)}, expected at least {least:g}")
+        raise ValueError(f"{where}: got {shown(value)}, expected at least {least}")
+    if most is not None and not found <= most:
+        raise ValueError(f"{where}: got {shown(value)}, expected at most {most}")
+    if isinstance(found, float) and not math.isfinite(found) and kind == "float":
+        raise ValueError(f"{where}: got {shown(value)}, expected a finite number")
     return found
 
 
@@ -74,12 +82,14 @@ def read_limits(where: str, read: Callable[[str], Found], given: Mapping[str, An
 
 
 def read_limit(where: str, value: Any) -> float | None:
-    """A number, or None. Raises `TypeError`."""
+    """A finite number, or None. Raises `TypeError` and `ValueError`."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{where}: got {shown(value)}, expected a number or None")
-    return float(value)
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{where}: got {shown(value)}, expected a finite number")
+    return number
 
 
 def read_named(where: str, read: Callable[[str], Found], text: str) -> Found:

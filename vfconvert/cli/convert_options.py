@@ -14,7 +14,7 @@ from vfconvert.cli.gate_options import GATES
 from vfconvert.cli.group import SectionOption
 from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
-from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
+from vfconvert.cli.values import FINITE, LAYER, NUMBERS, PAIR, SEED, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.formats import SUFFIXES
 from vfconvert.options import FORMS, ConversionOptions
 
@@ -106,7 +106,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _budget(
         "--max-drop",
-        type=click.FloatRange(min=0),
+        type=FINITE,
         metavar="POINTS",
         help="Choose the smallest plan that loses at most so many points, of accuracy where images are labelled, else "
         "of agreement, on half of the images held out.",
@@ -255,7 +255,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     *TRAINING,
     *GATES,
     _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing but --save-plan."),
-    _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
+    _writing("--seed", type=SEED, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(
         "--device",
         default=DEFAULTS["device"],
