@@ -228,6 +228,31 @@ def test_dry_run_says_so(cli_invoke, asked):
     assert cli_invoke("m.pt", "--spatial", "--dry-run", exit_code=0).stdout.startswith("Dry run: ")
 
 
+@pytest.mark.parametrize(
+    ("environment", "epochs", "speaks"),
+    [
+        ({"RANK": "abc"}, 0, True),
+        ({"RANK": "1"}, 1, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 0, True),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, 1, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1, False),
+    ],
+)
+def test_the_first_of_the_processes_that_train_speaks(cli_invoke, asked, monkeypatch, environment, epochs, speaks):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = cli_invoke("m.pt", "--spatial", "--data", "d", "--epochs", epochs, "--trust-pickle", exit_code=0)
+    assert ("--trust-pickle lets" in result.stderr) is speaks
+
+
+def test_a_wrong_environment_of_processes_is_refused_where_they_train(cli_invoke, monkeypatch):
+    for name, value in {"RANK": "abc", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    line = ("m.pt", "--spatial", "--data", "d", "--epochs", "1")
+    assert "RANK=abc, WORLD_SIZE=2, LOCAL_RANK=0: expected three numbers" in cli_invoke(*line, exit_code=34).stderr
+
+
 def test_trusting_a_pickle_warns_once(cli_invoke, asked):
     result = cli_invoke("m.pt", "--spatial", "--trust-pickle", exit_code=0)
     assert result.stderr.count("--trust-pickle lets the model file run any code") == 1
