@@ -64,7 +64,7 @@ CASES: dict[str, tuple[type[errors.VfconvertError], bytes | None, str]] = {
     "stride that is too wide": (errors.IllegalSpecError, WHOLE, f"{IMAGES} --channel-stride 99"),
     "share that is too wide": (errors.IllegalSpecError, WHOLE, f"{IMAGES} --channel-stride 0.75"),
     "share that is no number": (errors.IllegalSpecError, WHOLE, f"{IMAGES} --channel-stride nan"),
-    "opset that is too old": (errors.ExportError, WHOLE, f"{IMAGES} --opset 9 --no-reconstruct"),
+    "eight bits without ONNX": (errors.ExportError, WHOLE, f"{IMAGES} --format pt2 --int8 --no-reconstruct"),
     "no such device": (errors.DeviceError, WHOLE, f"{IMAGES} --device abacus"),
     "device without memory": (errors.DeviceError, WHOLE, f"{IMAGES} --device meta"),
     "mean of two channels": (errors.PreprocessingError, WHOLE, f"{IMAGES} --mean 0.5,0.5"),

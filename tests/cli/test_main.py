@@ -183,6 +183,8 @@ def test_job_without_a_method_says_what_to_add(cli_invoke, asked):
         (["m.pt", "--spatial", "--crops", "circles"], "'circles' is not one of 'squares', 'lines'"),
         (["m.pt", "--spatial", "--arch-arg", "a=1", "--arch-arg", "a=2"], "--arch-arg a is given twice"),
         (["m.pt", "--spatial", "--size", "big"], "got 'big', expected one side like 224"),
+        (["m.pt", "--spatial", "--opset", "17", "--dry-run"], "'--opset': 17 is not in the range 18<=x<=23"),
+        (["m.pt", "--spatial", "--opset", "99"], "'--opset': 99 is not in the range 18<=x<=23"),
         (["m.pt", "--spatial", "--seed", "9" * 23], "expected a whole number from -9223372036854775808 to"),
         (["m.pt", "--max-drop", "nan"], "got 'nan', expected a finite number"),
         (["m.pt", "--spatial", "--fail-over-drop", "nan"], "got 'nan', expected a finite number"),

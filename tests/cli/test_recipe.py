@@ -207,6 +207,7 @@ def test_shapes_of_one_input_and_of_several(cli_invoke, asked, recipe, text, sha
         ("max-drop: nan", "max-drop: got 'nan', expected a finite number"),
         ("fail-over-drop: inf", "fail-over-drop: got 'inf', expected a finite number"),
         ("seed: 99999999999999999999999", "seed: got '99999999999999999999999', expected a whole number from"),
+        ("opset: 99", "opset: 99 is not in the range 18<=x<=23"),
         ("views: 0", "views: --views: got 0, expected 1 to 1e+06"),
         ("workers: -2", "workers: --workers: got -2, expected 0 to"),
         ("crop-scale: [0.5, 0.6, 7]", "crop-scale: --crop-scale: got 0.5,0.6,7, expected the least and the most share"),

@@ -16,7 +16,7 @@ from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
 from vfconvert.cli.values import FINITE, LAYER, NUMBERS, PAIR, SEED, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.formats import SUFFIXES
-from vfconvert.options import FORMS, ConversionOptions
+from vfconvert.options import FORMS, OPSETS, ConversionOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -214,7 +214,14 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="Images that the page shows with both networks' answers.",
     ),
     _writing("--save-plan", type=_FILE, metavar="FILE", help="Write what becomes of each layer, for --plan to read."),
-    _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
+    _writing(
+        "--opset",
+        type=click.IntRange(*OPSETS),
+        default=DEFAULTS["opset"],
+        show_default=True,
+        metavar="N",
+        help="ONNX opset.",
+    ),
     _writing("--dynamic-size", is_flag=True, help="Let the files take any height and width."),
     _speed(
         "--measure/--no-measure",
