@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.recipe_samples import EVERY
+from tests.cli.recipe_samples import EVERY, REFUSED_BESIDE
 from tests.cli.test_main import asked as asked_fixture
 from vfconvert.cli.main import main
 from vfconvert.cli.recipe import WITHOUT_A_KEY, keys_of
@@ -39,6 +39,7 @@ def test_forms_arrive(cli_invoke, asked, recipe):
 
 def test_every_key_arrives(cli_invoke, asked, recipe):
     without = {"plan", "max-drop", "refine", "windows", "channel-stride", "target", "damage-cache", "resume"}
+    without |= set(REFUSED_BESIDE)
     without.add("forms")  # none but the default beside the gates and int8
     lines = [f"{key}: {value}" for key, value in EVERY.items() if key not in without]
     cli_invoke("--config", recipe("\n".join(["model: m.pt", *lines])), exit_code=0)
@@ -77,7 +78,6 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         opset=20,
         measure=False,
         threads=2,
-        costs=Path("c.json"),
         precision="fp16",
         int8=True,
         seed=5,
@@ -106,8 +106,6 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
             scale=2,
             patch=48,
             views=16,
-            padding=4,
-            crop_scale=(0.5, 1.0),
             flip=False,
             workers=2,
             most_unreadable=0.5,
@@ -144,9 +142,18 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         ("channel: true\nwindows: 4\nchannel-stride: 1/8\n", {"channel": True, "windows": 4, "channel_stride": 0.125}),
         ("plan: p.json\nspatial: false\nwindows: 2\n", {"plan": Path("p.json")}),
         ("max-drop: 0\n", {"max_drop": 0.0}),
+        ("spatial: true\ncosts: c.json\n", {"spatial": True, "costs": Path("c.json")}),
+        (
+            "spatial: true\ndata: d\nepochs: 1\npadding: 4\ncrop-scale: [0.5, 1]\n",
+            {
+                "spatial": True,
+                "data": Path("d"),
+                "training": TrainingOptions(epochs=1, padding=4, crop_scale=(0.5, 1.0)),
+            },
+        ),
         ("spatial: true\nwindows: 2\nchannel-stride: 1/4\n", {"spatial": True}),
     ],
-    ids=["targets", "refine", "windows", "plan", "a limit of 0", "defaults say nothing"],
+    ids=["targets", "refine", "windows", "plan", "a limit of 0", "costs", "views", "defaults say nothing"],
 )
 def test_method_arrives(cli_invoke, asked, recipe, text, expected):
     cli_invoke("m.pt", "--config", recipe(text), exit_code=0)
