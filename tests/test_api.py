@@ -175,6 +175,8 @@ def test_gates_are_judged_on_the_report_and_the_files(images: Tensor, tmp_path: 
         ({}, UncheckableGateError, "no gate was given"),
         ({"fail_under_saving": {"params": 1.0}}, ValueError, "which no network saves"),
         ({"max_size": "40%"}, ValueError, "expected a size like 5MB"),
+        ({"fail_over_drop": float("nan")}, ValueError, r"fail_over_drop: got nan, expected a finite number"),
+        ({"max_latency_ratio": float("inf")}, ValueError, r"max_latency_ratio: got inf, expected a finite number"),
         ({"fail_over_drop": "1"}, TypeError, r"check\(\): fail_over_drop: got '1', expected a number or None"),
     ],
 )

@@ -11,6 +11,8 @@ from tests.cli.conftest import network
 from vfconvert.combinations import wrong_combination
 from vfconvert.gates import Saving
 from vfconvert.options import ConversionOptions
+from vfconvert.targets import Target
+from vfconvert.training_options import TrainingOptions
 
 PLAIN = {"reconstruct": False, "measure": False}
 IMAGES = torch.randn(4, 3, 12, 12)
@@ -39,6 +41,29 @@ REFUSED: tuple[tuple[dict[str, Any], str], ...] = (
     ({"plan": "p.json", "forms": "smallest"}, "forms: got 'smallest', expected one of fastest, plain"),
     ({"spatial": True, "forms": "plain", "costs": "c.json"}, "costs says nothing beside forms plain, which"),
     ({"targets": {"latency": "70%"}, "forms": "plain"}, "forms plain .* or the limit on latency of targets"),
+    (
+        {"spatial": True, "target_data": "clean", "data": None},
+        "target_data says nothing without data; add that or drop",
+    ),
+    (
+        {"spatial": True, "epochs": 1, "momentum": 0.5},
+        "momentum says nothing without optimizer sgd; add that or drop it",
+    ),
+    ({"spatial": True, "epochs": 1, "patch": 8}, "patch says nothing without scale or target_data; add one or drop it"),
+    (
+        {"spatial": True, "epochs": 1, "patch": 8, "target_data": "masks", "task": "segmentation"},
+        "patch says nothing beside task segmentation; drop it, or take crop_scale",
+    ),
+    (
+        {"spatial": True, "epochs": 1, "scale": 2, "crop_scale": (0.5, 1)},
+        "crop_scale says nothing beside scale, whose views are those of patch; drop it",
+    ),
+    (
+        {"spatial": True, "epochs": 1, "target_data": "clean", "padding": 2},
+        "padding says nothing beside target_data, whose views are those of patch; drop it",
+    ),
+    ({"spatial": True, "costs": "c.json"}, "costs says nothing without measure; add that or drop it"),
+    ({"spatial": True, "threads": 3}, "threads says nothing without measure; add that or drop it"),
     ({"spatial": True, "plan": "p.json"}, "plan says what becomes of every layer, so spatial cannot be given beside"),
     ({"plan": "p.json", "include": ["3"], "refine": 1}, "so include, refine cannot be given beside it; drop them, or"),
 )
@@ -61,6 +86,49 @@ def test_python_refuses_what_says_nothing(settings: dict[str, Any], said: str) -
 )
 def test_python_takes_defaults_and_what_a_layer_needs(settings: dict[str, Any]) -> None:
     assert vfconvert.convert(network(), data=IMAGES, **PLAIN, **settings).report.layers
+
+
+def test_what_says_something_is_taken() -> None:
+    classes = {"task": "segmentation", "padding": 2, "crop_scale": (0.5, 1.0)}
+    taken: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+        (("training_momentum",), {"training": TrainingOptions(epochs=1, optimizer="sgd", momentum=0.5)}),
+        (("training_patch",), {"training": TrainingOptions(epochs=1, scale=2, patch=8)}),
+        (("training_patch",), {"training": TrainingOptions(epochs=1, patch=8), "target_data": Path("clean")}),
+        (
+            ("training_padding", "training_crop_scale", "target_data"),
+            {"training": TrainingOptions(epochs=1, **classes), "target_data": Path("masks")},  # type: ignore[arg-type]
+        ),
+        (("costs", "threads"), {"measure": False, "targets": (Target(cost="latency", share=0.8),)}),
+        (("threads",), {"measure": False, "int8": True}),
+        (("threads",), {"measure": False, "precision": "fp16"}),
+        (("augment",), {"augment": False, "reconstruct": False}),
+        (("opset",), {"opset": 20, "formats": ("pt2", "onnx")}),
+        (("dynamic_size",), {"dynamic_size": True, "formats": ("pt2", "safetensors")}),
+        (("samples",), {"reports": (Path("r.HTML"),)}),
+        (("samples",), {"reports": (Path("r.json"),)}),
+        (("samples", "as_json"), {}),
+        (("samples",), {"samples": 0}),
+    )
+    assert [problem(stated, spatial=True, **settings) for stated, settings in taken] == [None] * len(taken)
+
+
+@pytest.mark.parametrize(
+    ("stated", "settings", "said"),
+    [
+        ("trust_data_code", {"trust_data_code": True}, "<trust_data_code> says nothing without <data>; add that or"),
+        ("augment", {"reconstruct": False}, "<augment> says nothing without <reconstruct>; drop it"),
+        ("opset", {"formats": ("pt2", "safetensors")}, "<opset> says nothing without <formats> onnx; add that or drop"),
+        (
+            "dynamic_size",
+            {"dynamic_size": True, "formats": ("safetensors",)},
+            "<dynamic_size> says nothing of <formats> safetensors, which has no size; drop it",
+        ),
+        ("samples", {}, "<samples> says nothing without a page; add <reports> NAME.html or drop it"),
+        ("samples", {"reports": (Path("r.md"),)}, "<samples> says nothing without a page; add <reports> NAME.html"),
+    ],
+)
+def test_what_the_command_line_alone_has_is_refused_too(stated: str, settings: dict[str, Any], said: str) -> None:
+    assert str(problem((stated,), has_images=False, spatial=True, **settings)).startswith(said)
 
 
 def problem(stated: tuple[str, ...] = (), *, has_images: bool = True, **settings: Any) -> str | None:

@@ -40,7 +40,7 @@ INTERNAL = {
     "click.UsageError": {"cli"},
     "ValueError": {
         *("cli.values", "cli.batch", "cli.recipe", "overrides", "targets", "gates", "json_fields", "loading.claims"),
-        *("budget.cache", "lowering.costs", "training.checkpoint"),
+        *("budget.cache", "lowering.costs", "readers", "training.checkpoint"),
         # Mistakes of a caller.
         *("budget.building", "fitting.boundary", "fitting.layers", "inputs", "lowering.form", "lowering.layer"),
         *("ops.moments", "tuning", "samples", "keyword_values", "keywords", "api", "many"),

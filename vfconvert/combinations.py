@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import fields
+from itertools import chain
 
 from vfconvert.options import FORMS, ConversionOptions
 from vfconvert.training_options import TrainingOptions
 
 TRAINING_PREFIX = "training_"  # of a training's field among those that are stated
+_CROPS = f"{TRAINING_PREFIX}crop_scale"
+_SHOWING = (".html", ".json")  # reports that hold images with their answers
 _STATED_BY_A_PLAN = (
     *("spatial", "channel", "windows", "channel_stride", "crops"),
     *("linear", "include", "exclude", "include_first", "layers"),
@@ -24,8 +27,15 @@ def wrong_combination(
     `stated` are the fields that the user gave, those of the training with `TRAINING_PREFIX`; `spelled` is how the user
     writes a field.
     """
-    found = (*_of_training(options, stated, spelled, has_images), *_of_gates(options, spelled))
-    return next(iter((*found, *_of_method(options, stated, spelled))), None)
+    checks = (
+        _of_training(options, stated, spelled, has_images),
+        _of_gates(options, spelled),
+        _of_method(options, stated, spelled),
+        _of_images(options, stated, spelled, has_images),
+        _of_work(options, stated, spelled),
+        _of_files(options, stated, spelled),
+    )
+    return next(chain.from_iterable(checks), None)
 
 
 def _of_training(
@@ -41,6 +51,56 @@ def _of_training(
         yield f"{given[0]} says nothing without {epochs}; add that or drop it"
     if options.training.epochs and not has_images:
         yield f"{epochs} trains on images; add {spelled('data')}"
+
+
+def _of_images(
+    options: ConversionOptions, stated: Collection[str], spelled: Callable[[str], str], has_images: bool
+) -> Iterator[str]:
+    """What says how images are read or seen that there are not, or that are taken in another way."""
+    data, targets, scale = spelled("data"), spelled("target_data"), spelled(f"{TRAINING_PREFIX}scale")
+    for name in ("target_data", "trust_data_code"):
+        if name in stated and not has_images:
+            yield f"{spelled(name)} says nothing without {data}; add that or drop it"
+    training, patch = options.training, f"{TRAINING_PREFIX}patch"
+    classes = training.task == "segmentation"  # whose masks are seen in the same way as images with a class
+    if training.scale is None and (options.target_data is None or classes):
+        if patch in stated and options.target_data is not None:
+            task = spelled(f"{TRAINING_PREFIX}task")
+            yield f"{spelled(patch)} says nothing beside {task} segmentation; drop it, or take {spelled(_CROPS)}"
+        elif patch in stated:
+            yield f"{spelled(patch)} says nothing without {scale} or {targets}; add one or drop it"
+        return
+    for name in (_CROPS, f"{TRAINING_PREFIX}padding"):
+        if name in stated:
+            beside = scale if training.scale is not None else targets
+            yield f"{spelled(name)} says nothing beside {beside}, whose views are those of {spelled(patch)}; drop it"
+
+
+def _of_work(options: ConversionOptions, stated: Collection[str], spelled: Callable[[str], str]) -> Iterator[str]:
+    """What says how to do work that is not done."""
+    momentum, optimizer = f"{TRAINING_PREFIX}momentum", spelled(f"{TRAINING_PREFIX}optimizer")
+    if momentum in stated and options.training.optimizer != "sgd":
+        yield f"{spelled(momentum)} says nothing without {optimizer} sgd; add that or drop it"
+    if "augment" in stated and options.augment and not options.reconstruct:
+        yield f"{spelled('augment')} says nothing without {spelled('reconstruct')}; drop it"
+    if options.measure or any(target.cost == "latency" for target in options.targets):
+        return
+    compared = options.int8 or options.precision != "fp32"  # files that are timed in any case
+    for name in ("costs", *(() if compared else ("threads",))):
+        if name in stated:
+            yield f"{spelled(name)} says nothing without {spelled('measure')}; add that or drop it"
+
+
+def _of_files(options: ConversionOptions, stated: Collection[str], spelled: Callable[[str], str]) -> Iterator[str]:
+    """What says how files are written that are not."""
+    formats = spelled("formats")
+    if "opset" in stated and "onnx" not in options.formats:
+        yield f"{spelled('opset')} says nothing without {formats} onnx; add that or drop it"
+    if "dynamic_size" in stated and options.dynamic_size and set(options.formats) <= {"safetensors"}:
+        yield f"{spelled('dynamic_size')} says nothing of {formats} safetensors, which has no size; drop it"
+    shown = "as_json" in stated or any(path.suffix.lower() in _SHOWING for path in options.reports)
+    if "samples" in stated and options.samples and not shown:
+        yield f"{spelled('samples')} says nothing without a page; add {spelled('reports')} NAME.html or drop it"
 
 
 def _of_gates(options: ConversionOptions, spelled: Callable[[str], str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from vfconvert.analysis.graph import Network
 from vfconvert.errors import ExportError, InputShapeError
 from vfconvert.exporting.exported_program import export_program
 from vfconvert.exporting.onnx import export_onnx
+from vfconvert.exporting.onnx_traced import check_traced_opset
 from vfconvert.exporting.recipe import write_safetensors
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.torchscript import export_torchscript
@@ -195,8 +196,7 @@ def check_varying(options: ConversionOptions, network: nn.Module) -> None:
             "the outputs of the network vary in number with what it finds, and files of such take one input; "
             "write --format safetensors"
         )
-    unlike = [name for name in options.formats if name not in ("onnx", "safetensors")]
-    wishes = [f"--format {name}" for name in unlike]
+    wishes = [f"--format {name}" for name in options.formats if name not in ("onnx", "safetensors")]
     wishes += ["--precision fp16"] if options.precision == "fp16" else []
     wishes += ["--int8"] if options.int8 else []
     wishes += ["--dynamic-size"] if options.dynamic_size else []
@@ -205,6 +205,8 @@ def check_varying(options: ConversionOptions, network: nn.Module) -> None:
             f"{wishes[0]}: not for a network whose outputs vary in number with what it finds; "
             "write --format onnx in float32 for one size, or --format safetensors"
         )
+    if "onnx" in options.formats:
+        check_traced_opset(options.opset)
 
 
 def readable_of(path: Path) -> Path:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import operator
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +14,21 @@ import torch
 
 from vfconvert.options import Shape
 from vfconvert.overrides import read_count_or_share
-from vfconvert.readers import read_numbers, read_shape, read_size
+from vfconvert.readers import MOST_PIXELS, are_sides, read_numbers, read_shape, read_size
 
 Found = TypeVar("Found")
 
 _LONGEST = 80  # characters of a value in an error
 
 
-def read_value(where: str, kind: str, value: Any, *, least: float | None = None, expected: str = "") -> Any:
+def read_value(
+    where: str, kind: str, value: Any, *, least: float | None = None, most: float | None = None, expected: str = ""
+) -> Any:
     """A value as a field of this kind (one of `READERS`, with " | None" perhaps) holds it.
 
     `where` names the call and the argument, `expected` stands for what the kind expects. Raises `TypeError` for one of
-    another kind, `ValueError` for a text that cannot be read and for a number below `least`.
+    another kind, `ValueError` for a text that cannot be read, for a number below `least`, above `most` or not finite,
+    and for sides that no image has.
     """
     kind, optional, _ = kind.partition(" | None")
     if value is None and optional:
@@ -37,8 +41,14 @@ def read_value(where: str, kind: str, value: Any, *, least: float | None = None,
         if isinstance(value, str) and kind not in ("bool", "tuple[str, ...]"):  # whose texts are not read
             raise ValueError(said) from error
         raise TypeError(said) from error
+    if kind in _SIDED and not are_sides(_flat(found)):
+        raise ValueError(f"{where}: got {shown(value)}, expected numbers from 1 to {MOST_PIXELS}")
     if least is not None and not found >= least:
-        raise ValueError(f"{where}: got {shown(value)}, expected at least {least:g}")
+        raise ValueError(f"{where}: got {shown(value)}, expected at least {least}")
+    if most is not None and not found <= most:
+        raise ValueError(f"{where}: got {shown(value)}, expected at most {most}")
+    if isinstance(found, float) and not math.isfinite(found) and kind == "float":
+        raise ValueError(f"{where}: got {shown(value)}, expected a finite number")
     return found
 
 
@@ -72,12 +82,14 @@ def read_limits(where: str, read: Callable[[str], Found], given: Mapping[str, An
 
 
 def read_limit(where: str, value: Any) -> float | None:
-    """A number, or None. Raises `TypeError`."""
+    """A finite number, or None. Raises `TypeError` and `ValueError`."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{where}: got {shown(value)}, expected a number or None")
-    return float(value)
+    if not math.isfinite(number := float(value)):
+        raise ValueError(f"{where}: got {shown(value)}, expected a finite number")
+    return number
 
 
 def read_named(where: str, read: Callable[[str], Found], text: str) -> Found:
@@ -168,6 +180,12 @@ def _shapes(value: Any) -> Shape | tuple[Shape, ...]:
     return shapes if len(shapes) > 1 else shapes[0]
 
 
+def _flat(shape: Any) -> Iterator[int]:
+    """The numbers of a size, a shape, or several shapes."""
+    for one in shape:
+        yield from one if isinstance(one, tuple) else (one,)
+
+
 READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "bool": (_flag, "True or False"),
     "int": (_count, "a whole number"),
@@ -182,3 +200,4 @@ READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "Shape | tuple[Shape, ...]": (_shapes, "three numbers (C, H, W) like (3, 224, 224), or such for each input"),
     "Mapping[str, object]": (dict, "a mapping like {'num_classes': 10}"),
 }
+_SIDED = ("tuple[int, int]", "Shape | tuple[Shape, ...]")  # kinds whose numbers count pixels and channels

@@ -12,12 +12,15 @@ from vfconvert.combinations import TRAINING_PREFIX, wrong_combination
 from vfconvert.keyword_values import read_limits, read_named, read_value, shown
 from vfconvert.options import ConversionOptions
 from vfconvert.overrides import Override, read_override
+from vfconvert.readers import SEEDS
 from vfconvert.targets import Target, read_target
 from vfconvert.training_options import TrainingOptions
 
 Found = TypeVar("Found")
 
-_LEAST = {"max_drop": 0, "refine": 0, "threads": 1}  # as the command line has them; other bounds are checked later
+# As the command line has them; other bounds are checked later.
+_LEAST = {"max_drop": 0, "refine": 0, "threads": 1, "calibration_images": 1, "seed": SEEDS[0]}
+_MOST = {"seed": SEEDS[1]}
 _EXPECTED = {"plan": "a path, a NetworkPlan"}
 _PARTS = (ConversionOptions, TrainingOptions)
 # What `convert` has under another name or not at all, and where it is.
@@ -135,5 +138,5 @@ def _all_of(where: str, given: Any, kind: type[Found], example: str) -> tuple[Fo
 
 def _read(call: Call, name: str, value: Any) -> Any:
     """A value as the field of this name holds it."""
-    where, least = f"{call.name}(): {name}", _LEAST.get(name)
-    return read_value(where, KINDS[name], value, least=least, expected=_EXPECTED.get(name, ""))
+    where, least, most = f"{call.name}(): {name}", _LEAST.get(name), _MOST.get(name)
+    return read_value(where, KINDS[name], value, least=least, most=most, expected=_EXPECTED.get(name, ""))

@@ -13,6 +13,7 @@ from vfconvert.targets import Target
 from vfconvert.training_options import TrainingOptions
 
 Shape = tuple[int, int, int]
+OPSETS = (18, 23)  # of ONNX, first and last: Pad takes `axes` from 18 on, and torch's exporter states 23 as its newest
 FORMS = ("fastest", "plain")  # how files compute converted layers
 
 
@@ -61,7 +62,7 @@ class ConversionOptions:
     samples: int = 12  # images that reports show with both networks' answers
     formats: tuple[str, ...] = ("onnx",)
     dynamic_size: bool = False  # ONNX of any height and width
-    opset: int = 18
+    opset: int = OPSETS[0]
     measure: bool = True  # time the forms of each layer, and the network before and after
     forms: str = "fastest"  # of `FORMS`; "plain": every converted layer as an ordinary convolution
     threads: int = 1  # of the runtime that is timed

@@ -14,6 +14,7 @@ _UNITS = {
     "latency": {"US": 1e-6, "MS": 1e-3, "S": 1.0},
 }
 _EXAMPLES = {"params": "params=50% or params=5M", "macs": "macs=1.2G", "size": "size=5MB", "latency": "latency=60%"}
+_ONES = {"params": "parameter", "macs": "MAC", "size": "byte"}  # of what there is no part
 _TEXT = re.compile(r"([a-z]+)\s*=\s*([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([a-z%]*)", re.IGNORECASE)
 
 
@@ -44,7 +45,11 @@ def read_target(text: str) -> Target:
     if unit not in _UNITS[cost]:
         units = ", ".join(name or "none" for name in _UNITS[cost])
         raise ValueError(f"expected a unit of {cost}: {units} or %, like {_EXAMPLES[cost]}")
-    return Target(cost=cost, amount=number * _UNITS[cost][unit])
+    amount = number * _UNITS[cost][unit]
+    if cost in _ONES and amount < 1:
+        meant = f"; for that share of the original write {cost}={100 * number:g}%" if not unit else ""
+        raise ValueError(f"below one {_ONES[cost]}{meant or f', expected one or more, like {_EXAMPLES[cost]}'}")
+    return Target(cost=cost, amount=amount)
 
 
 def amount_text(cost: str, amount: float) -> str:

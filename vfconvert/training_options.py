@@ -81,12 +81,19 @@ class TrainingOptions:
             ("label_weight", 0, 1e9),
             ("ema", 0, 0.999999),
             ("patience", 0, 1e6),
+            ("scale", 1, 1e3),
+            ("patch", 1, 1e6),
             ("views", 1, 1e6),
+            ("padding", 0, 1e6),
+            ("workers", 0, 1e4),
             ("minutes", 0, 1e6),
         ):
             value = getattr(self, name)
-            if not low <= value <= high:
-                raise TrainingError(f"{_flag(name)}: got {value:g}, expected {low:g} to {high:g}")
+            if value is not None and not low <= value <= high:
+                got = f"{value:g}" if isinstance(value, float) else value  # a whole number may be longer than a float
+                raise TrainingError(f"{_flag(name)}: got {got}, expected {low:g} to {high:g}")
+        if not 0 <= self.most_unreadable < 1:
+            raise TrainingError(f"--most-unreadable: got {self.most_unreadable:g}, expected a share from 0 to below 1")
         if self.finish and not self.resume:
             raise TrainingError("--finish ends the run that --resume goes on from; give both")
         for name, value in (("rate", self.rate), ("temperature", self.temperature)):
@@ -95,6 +102,19 @@ class TrainingOptions:
         for name, known in (("optimizer", OPTIMIZERS), ("precision", PRECISIONS), ("norms", NORMS)):
             if getattr(self, name) not in known:
                 raise TrainingError(f"{_flag(name)}: got {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        self._check_views()
+
+    def _check_views(self) -> None:
+        """Raise `TrainingError` where random parts of images are not described by their numbers."""
+        shares = self.crop_scale
+        if shares is not None and not (len(shares) == 2 and 0 < shares[0] <= shares[1] <= 1):
+            got = ",".join(f"{share:g}" for share in shares)
+            raise TrainingError(
+                f"--crop-scale: got {got}, expected the least and the most share of an image, above 0 and up to 1, "
+                "like 0.5,1"
+            )
+        if self.patch is not None and self.scale is not None and self.patch % self.scale:
+            raise TrainingError(f"--patch: got {self.patch}, expected a multiple of --scale {self.scale}")
 
     @property
     def highest_rate(self) -> float:

@@ -91,3 +91,4 @@ EVERY = {
 }
 METHOD_BY_PLAN = ("spatial", "channel", "windows", "channel-stride", "crops", "include", "exclude", "include-first")
 METHOD_BY_PLAN += ("linear", "layer", "target", "max-drop", "refine", "damage-cache")
+REFUSED_BESIDE = ("costs", "padding", "crop-scale")  # by "measure: false" and by "scale"

@@ -91,6 +91,11 @@ def test_what_is_wrong_for_every_model_is_said_once(cli_invoke, tmp_path, starte
     assert not started
 
 
+def test_images_of_the_reports_of_a_batch_may_be_as_many_as_one_says(cli_invoke, tmp_path, started):
+    cli_invoke("batch", "a.pt", "-o", tmp_path / "out", "--", "--spatial", "--samples", 3, exit_code=130)
+    assert len(started) == 1
+
+
 def test_a_recipe_that_cannot_be_read_is_said_once(cli_invoke, tmp_path, started):
     line = refused(cli_invoke, "a.pt", "b.pt", "-o", tmp_path / "out", "--config", tmp_path / "none.yaml")
     assert line.count("none.yaml: the recipe cannot be read") == 1

@@ -36,6 +36,12 @@ def test_a_detector_becomes_an_onnx_file_that_bench_runs(cli_invoke, images, mod
     assert json.loads(result.stdout)["input_shape"] == [1, 3, SIDE, SIDE]
 
 
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_detector_in_an_opset_that_it_cannot_have_is_refused_before_any_work(cli_invoke, images, model, more):
+    line = (model, "--arch", ARCH, "--spatial", "--data", images, "--opset", 21, *more)
+    assert "--opset: got 21, " in cli_invoke(*line, exit_code=25).stderr
+
+
 def test_a_detector_as_torchscript_is_refused_in_one_line(cli_invoke, images, model, tmp_path):
     result = cli_invoke(
         *(model, "--arch", ARCH, "--spatial", "--data", images, "--format", "torchscript"),

@@ -147,6 +147,11 @@ def test_options_are_timed(cli_invoke, model, images) -> None:
     [
         ("{model} -q -v", 2, "-q and -v exclude each other"),
         ("{model} --target params=50%", 2, "No such option"),
+        ("{model} --crops lines", 2, "--crops says nothing without --spatial; add that or drop it"),
+        ("{model} --target-data {outputs}", 2, "--target-data says nothing without --data; add that or drop it"),
+        ("{model} --trust-data-code", 2, "--trust-data-code says nothing without --data; add that or drop it"),
+        ("{model} --costs nope.json", 2, "--costs says nothing without --measure; add that or drop it"),
+        ("{model} --threads 7", 2, "--threads says nothing without --measure; add that or drop it"),
         ("{outputs} --data {outputs}", NotAModelError.exit_code, "Error: "),
     ],
 )
@@ -159,7 +164,9 @@ def test_wrong_line_is_refused(cli_invoke, model, outputs, line: str, code: int,
 @pytest.fixture
 def recipe(tmp_path: Path, images: Path) -> Path:
     path = tmp_path / "recipe.yaml"
-    path.write_text(f"data: {images}\nspatial: true\nepochs: 4\nfail-under-saving:\n  params: 40%\nformat: [onnx]\n")
+    path.write_text(
+        f"data: {images}\nspatial: true\nepochs: 4\nthreads: 2\nfail-under-saving:\n  params: 40%\nformat: [onnx]\n"
+    )
     return path
 
 
@@ -167,7 +174,7 @@ def test_a_recipe_of_a_conversion_serves_as_far_as_its_options_are_known(cli_inv
     found = json.loads(cli_invoke("inspect", model, "--config", recipe, "--json", exit_code=0).stdout)
     kinds = {option["kind"] for layer in found["layers"] for option in layer["options"]}
     assert kinds == {"keep", "spatial"}
-    assert found["command"] == f"vfconvert inspect {model} --spatial --data {images} --json"
+    assert found["command"] == f"vfconvert inspect {model} --spatial --data {images} --threads 2 --json"
     wide = json.loads(cli_invoke("inspect", model, "--config", recipe, "--no-spatial", "--json", exit_code=0).stdout)
     assert {option["kind"] for layer in wide["layers"] for option in layer["options"]} > kinds
 

@@ -188,6 +188,16 @@ def test_job_without_a_method_says_what_to_add(cli_invoke, asked):
         (["m.pt", "--spatial", "--crops", "circles"], "'circles' is not one of 'squares', 'lines'"),
         (["m.pt", "--spatial", "--arch-arg", "a=1", "--arch-arg", "a=2"], "--arch-arg a is given twice"),
         (["m.pt", "--spatial", "--size", "big"], "got 'big', expected one side like 224"),
+        (["m.pt", "--spatial", "--opset", "17", "--dry-run"], "'--opset': 17 is not in the range 18<=x<=23"),
+        (["m.pt", "--spatial", "--opset", "99"], "'--opset': 99 is not in the range 18<=x<=23"),
+        (["m.pt", "--spatial", "--seed", "9" * 23], "expected a whole number from -9223372036854775808 to"),
+        (["m.pt", "--max-drop", "nan"], "got 'nan', expected a finite number"),
+        (["m.pt", "--spatial", "--fail-over-drop", "nan"], "got 'nan', expected a finite number"),
+        (["m.pt", "--spatial", "--max-latency-ratio", "inf"], "got 'inf', expected a finite number"),
+        (["m.pt", "--spatial", "--max-parity-error", "nan"], "got 'nan', expected a finite number"),
+        (["m.pt", "--spatial", "--size", "-5"], "got '-5', expected one side like 224, or HxW"),
+        (["m.pt", "--spatial", "--input-shape", "3,0,0"], "got '3,0,0', expected three numbers C,H,W"),
+        (["m.pt", "--spatial", "--calibration-images", "0"], "0 is not in the range x>=1"),
         (["m.pt", "--spatial", "--spacial"], "No such option"),
         (["--spatial"], "Missing argument 'MODEL'"),
     ],
@@ -223,6 +233,31 @@ def test_verbose_lists_every_layer(cli_invoke, asked):
 
 def test_dry_run_says_so(cli_invoke, asked):
     assert cli_invoke("m.pt", "--spatial", "--dry-run", exit_code=0).stdout.startswith("Dry run: ")
+
+
+@pytest.mark.parametrize(
+    ("environment", "epochs", "speaks"),
+    [
+        ({"RANK": "abc"}, 0, True),
+        ({"RANK": "1"}, 1, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 0, True),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, 1, True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, 1, False),
+    ],
+)
+def test_the_first_of_the_processes_that_train_speaks(cli_invoke, asked, monkeypatch, environment, epochs, speaks):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    result = cli_invoke("m.pt", "--spatial", "--data", "d", "--epochs", epochs, "--trust-pickle", exit_code=0)
+    assert ("--trust-pickle lets" in result.stderr) is speaks
+
+
+def test_a_wrong_environment_of_processes_is_refused_where_they_train(cli_invoke, monkeypatch):
+    for name, value in {"RANK": "abc", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    line = ("m.pt", "--spatial", "--data", "d", "--epochs", "1")
+    assert "RANK=abc, WORLD_SIZE=2, LOCAL_RANK=0: expected three numbers" in cli_invoke(*line, exit_code=34).stderr
 
 
 def test_trusting_a_pickle_warns_once(cli_invoke, asked):

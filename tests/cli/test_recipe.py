@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tests.cli.recipe_samples import EVERY
+from tests.cli.recipe_samples import EVERY, REFUSED_BESIDE
 from tests.cli.test_main import asked as asked_fixture
 from vfconvert.cli.main import main
 from vfconvert.cli.recipe import WITHOUT_A_KEY, keys_of
@@ -40,6 +40,7 @@ def test_forms_arrive(cli_invoke, asked, recipe):
 def test_every_key_arrives(cli_invoke, asked, recipe):
     without = {"plan", "max-drop", "refine", "windows", "channel-stride", "target", "damage-cache", "resume"}
     without.add("finish")
+    without |= set(REFUSED_BESIDE)
     without.add("forms")  # none but the default beside the gates and int8
     lines = [f"{key}: {value}" for key, value in EVERY.items() if key not in without]
     cli_invoke("--config", recipe("\n".join(["model: m.pt", *lines])), exit_code=0)
@@ -78,7 +79,6 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         opset=20,
         measure=False,
         threads=2,
-        costs=Path("c.json"),
         precision="fp16",
         int8=True,
         seed=5,
@@ -107,8 +107,6 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
             scale=2,
             patch=48,
             views=16,
-            padding=4,
-            crop_scale=(0.5, 1.0),
             flip=False,
             workers=2,
             most_unreadable=0.5,
@@ -145,9 +143,18 @@ def test_every_key_arrives(cli_invoke, asked, recipe):
         ("channel: true\nwindows: 4\nchannel-stride: 1/8\n", {"channel": True, "windows": 4, "channel_stride": 0.125}),
         ("plan: p.json\nspatial: false\nwindows: 2\n", {"plan": Path("p.json")}),
         ("max-drop: 0\n", {"max_drop": 0.0}),
+        ("spatial: true\ncosts: c.json\n", {"spatial": True, "costs": Path("c.json")}),
+        (
+            "spatial: true\ndata: d\nepochs: 1\npadding: 4\ncrop-scale: [0.5, 1]\n",
+            {
+                "spatial": True,
+                "data": Path("d"),
+                "training": TrainingOptions(epochs=1, padding=4, crop_scale=(0.5, 1.0)),
+            },
+        ),
         ("spatial: true\nwindows: 2\nchannel-stride: 1/4\n", {"spatial": True}),
     ],
-    ids=["targets", "refine", "windows", "plan", "a limit of 0", "defaults say nothing"],
+    ids=["targets", "refine", "windows", "plan", "a limit of 0", "costs", "views", "defaults say nothing"],
 )
 def test_method_arrives(cli_invoke, asked, recipe, text, expected):
     cli_invoke("m.pt", "--config", recipe(text), exit_code=0)
@@ -204,7 +211,15 @@ def test_shapes_of_one_input_and_of_several(cli_invoke, asked, recipe, text, sha
         ("crops: circles", "crops: 'circles' is not one of 'squares', 'lines'"),
         ("target: params=lots", "target: got 'params=lots': expected one of params, macs"),
         ("max-latency-ratio: 0", "max-latency-ratio: 0.0 is not in the range x>0"),
+        ("max-drop: .nan", "max-drop: '.nan' is not a valid float"),
+        ("max-drop: nan", "max-drop: got 'nan', expected a finite number"),
+        ("fail-over-drop: inf", "fail-over-drop: got 'inf', expected a finite number"),
+        ("seed: 99999999999999999999999", "seed: got '99999999999999999999999', expected a whole number from"),
+        ("opset: 99", "opset: 99 is not in the range 18<=x<=23"),
         ("views: 0", "views: --views: got 0, expected 1 to 1e+06"),
+        ("workers: -2", "workers: --workers: got -2, expected 0 to"),
+        ("crop-scale: [0.5, 0.6, 7]", "crop-scale: --crop-scale: got 0.5,0.6,7, expected the least and the most share"),
+        ("calibration-images: 0", "calibration-images: 0 is not in the range x>=1"),
         ("trust-pickle: true", "trust-pickle: lets code run, and a recipe cannot allow that"),
         ("trust-data-code: true", "trust-data-code: lets code run"),
         ("arch: net.py:make", "arch: net.py:make would run code, expected torchvision:NAME or timm:NAME"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.cli.recipe_samples import EVERY, METHOD_BY_PLAN
+from tests.cli.recipe_samples import EVERY, METHOD_BY_PLAN, REFUSED_BESIDE
 from tests.cli.test_main import asked as asked_fixture
 from vfconvert.cli.main import main
 from vfconvert.cli.recipe import keys_of
@@ -16,7 +16,7 @@ CONVERT = main.commands["convert"]
 @pytest.mark.parametrize("omitted", [METHOD_BY_PLAN, ("plan", "refine", "windows", "channel-stride", "layer")])
 def test_saved_recipe_does_the_same_again(cli_invoke, asked, recipe, tmp_path, monkeypatch, omitted):
     monkeypatch.setattr("vfconvert.outputs.check_outputs", lambda *_: None)
-    omitted = (*omitted, "dry-run", "forms", *(("max-drop",) if "plan" in omitted else ()))
+    omitted = (*omitted, *REFUSED_BESIDE, "dry-run", "forms", *(("max-drop",) if "plan" in omitted else ()))
     text = "\n".join(f"{key}: {value}" for key, value in EVERY.items() if key not in omitted)
     first, second = tmp_path / "1.yaml", tmp_path / "2.yaml"
     line = ("m.pt", "--seed", 9, "--mean", "1,2,3", "--arch-arg", "a=b", "--no-int8")

@@ -267,13 +267,13 @@ def test_options_that_say_nothing(cli_invoke, line, said):
     [
         (("--batch", "0"), TrainingError, "--batch: got 0, expected 1"),
         (("--task", "segmentation"), TrainingError, "the task segmentation does not fit"),
-        (("--most-unreadable", "2"), Exception, "unreadable"),
+        (("--most-unreadable", "2"), TrainingError, "--most-unreadable: got 2, expected a share from 0 to below 1"),
+        (("--crop-scale", "0.5"), TrainingError, "--crop-scale: got 0.5, expected the least and the most share"),
     ],
 )
 def test_wrong_values_are_one_line(cli_invoke, folder, tmp_path, line, error, said):
     given = ("--spatial", "--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx", *line)
-    code = error.exit_code if error is not Exception else 23
-    stderr = cli_invoke(folder / "model.pt", *given, exit_code=code).stderr
+    stderr = cli_invoke(folder / "model.pt", *given, exit_code=error.exit_code).stderr
     assert said in stderr
     assert "Traceback" not in stderr
 

@@ -1,11 +1,16 @@
 import pickle
+import string
+import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import datasets
 
+from vfconvert.data import foreign
 from vfconvert.data.examples import open_examples
 from vfconvert.data.foreign import DatasetExamples
 from vfconvert.errors import NoImagesError, UnreadableImageError, UntrustedModelError
@@ -104,11 +109,10 @@ def test_torchvision_part(tmp_path: Path, option: str, count: int) -> None:
     assert examples.class_names[7] == "7 - seven"
 
 
-def voc(root: Path) -> Path:
-    base = root / "VOCdevkit" / "VOC2012"
-    write(base, "JPEGImages/a.jpg", "SegmentationClass/a.png")
-    (base / "ImageSets" / "Segmentation").mkdir(parents=True)
-    (base / "ImageSets" / "Segmentation" / "val.txt").write_text("a\n")
+def pets(root: Path) -> Path:
+    base = root / "oxford-iiit-pet"
+    write(base, "images/a_1.jpg", "annotations/trimaps/a_1.png")
+    (base / "annotations" / "trainval.txt").write_text("a_1 1 1 1\n")
     return root
 
 
@@ -131,7 +135,44 @@ def test_torchvision_refuses(rest: str, message: str) -> None:
 
 def test_torchvision_refuses_items_that_are_no_image_and_class(tmp_path: Path) -> None:
     with pytest.raises(NoImagesError, match=r"not a dataset of images and classes: its labels are a .*Image"):
-        open_examples(f"torchvision:VOCSegmentation:{voc(tmp_path)}:image_set=val")
+        open_examples(f"torchvision:OxfordIIITPet:{pets(tmp_path)}:target_types=segmentation")
+
+
+class Written:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("LSUN", "it unpickles a file of the current directory, which could run any code"),
+        ("LSUNClass", "it unpickles a file of the current directory, which could run any code"),
+        ("VOCSegmentation", "it is none of the datasets of images and classes that are known to run no code from"),
+    ],
+)
+def test_torchvision_opens_no_dataset_that_could_run_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, why: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "lmdb", MagicMock())
+    root = tmp_path / "lsun"
+    for folder in (root, root / "bedroom_train_lmdb"):
+        cache = "_cache_" + "".join(letter for letter in str(folder) if letter in string.ascii_letters)
+        (tmp_path / cache).write_bytes(pickle.dumps(Written(tmp_path / "ran")))
+    with pytest.raises(UntrustedModelError, match=f"{why}.*; copy its images into a folder, or .*--trust-data-code"):
+        open_examples(f"torchvision:{name}:{root}")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_datasets_that_are_opened_exist() -> None:
+    assert set(foreign._READ) <= set(datasets.__all__)
+    assert set(foreign._UNPICKLING) <= set(datasets.__all__)
 
 
 CODE = """

@@ -102,7 +102,7 @@ REFUSED = {
     "one image": ({"count": 1, "calibration": 1}, r"holds 1 image\(s\), expected at least 2"),
     "all held out": ({"count": 5, "calibration": 1, "held_out": 5}, "held-out images: got 5 of 5, expected 1 to 4"),
     "none held out": ({"count": 5, "calibration": 1, "held_out": 0}, "held-out images: got 0 of 5"),
-    "none to fit": ({"count": 5, "calibration": 0}, "calibration images: got 0, expected at least 1"),
+    "none to fit": ({"count": 5, "calibration": 0}, "--calibration-images: got 0, expected at least 1"),
 }
 
 

@@ -152,10 +152,13 @@ def test_tensors_of_bytes_are_images_and_of_floats_stay_as_they_are() -> None:
 
 
 REFUSED = {
-    "crop scale": (lambda: TrainTransform(crop_scale=(0.0, 1.0)), r"crop scale: got \(0\.0, 1\.0\), expected"),
+    "crop scale": (lambda: TrainTransform(crop_scale=(0.0, 1.0)), r"--crop-scale: got \(0\.0, 1\.0\), expected"),
     "crop without size": (lambda: TrainTransform(crop_scale=(0.5, 1.0)), "give --size or --preset"),
-    "padding": (lambda: TrainTransform(padding=-1), "padding: got -1"),
-    "too much padding": (lambda: TrainTransform(padding=4)(picture(4, 4), None, 0, True), "larger than that, got 4x4"),
+    "padding": (lambda: TrainTransform(padding=-1), "--padding: got -1"),
+    "too much padding": (
+        lambda: TrainTransform(padding=4)(picture(4, 4), None, 0, True),
+        "--padding: got 4, expected less than each side of an image of 4x4",
+    ),
     "mask of other size": (
         lambda: TrainTransform()(picture(4, 5), squares(4, 4), 0, True),
         "the mask has 4x4 pixels, its image 4x5",
@@ -168,7 +171,7 @@ REFUSED = {
     "scale": (lambda: RestorationTransform(scale=0), "--scale: got 0"),
     "patch": (
         lambda: RestorationTransform(scale=3, patch=8),
-        "patch: got 8 pixels, expected a multiple of the scale 3",
+        "--patch: got 8, expected a multiple of --scale 3",
     ),
     "size": (lambda: RestorationTransform(preprocessing=Preprocessing(size=(4, 4))), "drop --size and --preset"),
     "small image": (

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from vfconvert.errors import ExportError, UnwritableOutputError
 from vfconvert.exporting import ExportedOnnx, export_onnx
 from vfconvert.nn import VersatileConv2d
+from vfconvert.options import OPSETS
+from vfconvert.verification import verify_onnx
 from vfconvert.version import __version__
 
 IMAGES = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -215,17 +217,28 @@ def test_export_refuses_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_refuses_old_opset(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="opset: got 17, expected at least 18"):
+def test_export_refuses_an_opset_outside_the_range(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"^--opset: got 17, expected 18 to 23$"):
         export_onnx(nn.Identity(), IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=17)
+    with pytest.raises(ExportError, match=r"^--opset: got 24, expected 18 to 23$"):
+        export_onnx(nn.Identity(), IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=24)
 
 
-def test_export_refuses_an_opset_that_the_exporter_does_not_write(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [20, OPSETS[1]])
+def test_newer_opsets_are_written(tmp_path: Path, opset: int) -> None:
     model = nn.Sequential(nn.Conv2d(IMAGES.shape[1], 4, 3)).eval()
-    with pytest.raises(ExportError, match="opset: got 99, and torch's exporter can only write 18; choose that"):
+    assert export_onnx(model, IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=opset).opset == opset
+    assert verify_onnx(tmp_path / "model.onnx", model, IMAGES).runtime == "onnxruntime"
+
+
+def test_export_refuses_an_opset_that_the_exporter_does_not_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vfconvert.exporting.onnx.OPSETS", (18, 99))
+    model = nn.Sequential(nn.Conv2d(IMAGES.shape[1], 4, 3)).eval()
+    with pytest.raises(ExportError, match=r"--opset: got 99, and the torch and onnx that are .* can only write 18; "):
         export_onnx(model, IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=99)
     assert list(tmp_path.iterdir()) == []
-    assert export_onnx(model, IMAGES[:1], tmp_path / "model.onnx", metadata={}, opset=20).opset == 20
 
 
 def test_export_refuses_more_than_one_file_holds(tmp_path: Path) -> None:

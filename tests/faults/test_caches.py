@@ -75,6 +75,7 @@ def test_files_that_the_user_names_stay_errors(model_path: Path, tmp_path: Path)
     line = (model_path, *LINE, "--data", tmp_path / "images")
     told = invoke(*line, "--damage-cache", tmp_path / "mine", exit_code=UnwritableOutputError.exit_code).stderr
     assert "holds no measured damage and is left alone" in told
+    line = tuple(part for part in line if part != "--no-measure")
     told = invoke(*line, "--costs", tmp_path / "mine", exit_code=NotAModelError.exit_code).stderr
     assert "no table of layer costs" in told
     assert (tmp_path / "mine").read_text() == "notes"

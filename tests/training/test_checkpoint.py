@@ -62,8 +62,21 @@ def changed(**values):
         changed(epochs=None),
         changed(losses=[1]),
         changed(code="import os"),
+        changed(identity=["model"]),
+        changed(notes=["unexplained"]),
+        changed(notes={"unexplained": ["a"]}),
+        changed(notes={"unexplained": 3.5, "seconds": None}),
+        changed(notes={"seconds": {"fit": "long"}}),
+        changed(epochs=[5]),
+        changed(losses={"1": 2}),
+        changed(best="0.5"),
+        changed(best_epoch=None),
+        changed(improved=1.5),
+        changed(slower=[]),
+        changed(seconds="x"),
+        changed(step=True),
     ],
-    ids=range(10),
+    ids=range(23),
 )
 def test_anything_else_is_refused(tmp_path, content):
     (tmp_path / NAME).write_bytes(content)
@@ -73,6 +86,7 @@ def test_anything_else_is_refused(tmp_path, content):
 
 def test_meta_what_is_not_changed_is_read():
     assert from_bytes(changed(), "here").step == 5
+    assert from_bytes(changed(best=None, slower=1, seconds=3, notes={}), "here").best is None
 
 
 def test_a_checkpoint_belongs_to_one_run(tmp_path):

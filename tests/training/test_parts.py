@@ -81,6 +81,18 @@ def test_norms_are_the_mean_over_batches():
         ({"optimizer": "lion"}, "--optimizer: got 'lion', expected one of sgd, adamw"),
         ({"precision": "int8"}, "--train-precision: got 'int8', expected one of fp32, bf16, fp16"),
         ({"minutes": -1.0}, "--checkpoint-minutes: got -1, expected 0 to"),
+        ({"epochs": 10**400}, "--epochs: got 10000.*, expected 0 to 1e"),
+        ({"workers": -2}, "--workers: got -2, expected 0 to"),
+        ({"most_unreadable": 1.0}, "--most-unreadable: got 1, expected a share from 0 to below 1"),
+        ({"most_unreadable": float("nan")}, "--most-unreadable: got nan, expected a share from 0 to below 1"),
+        ({"padding": -3}, "--padding: got -3, expected 0 to"),
+        ({"scale": 0}, "--scale: got 0, expected 1 to"),
+        ({"patch": 0}, "--patch: got 0, expected 1 to"),
+        ({"patch": 50, "scale": 4}, "--patch: got 50, expected a multiple of --scale 4"),
+        ({"crop_scale": (0.5,)}, "--crop-scale: got 0.5, expected the least and the most share of an image"),
+        ({"crop_scale": (0.5, 0.6, 7.0)}, "--crop-scale: got 0.5,0.6,7, expected the least and the most"),
+        ({"crop_scale": (0.6, 0.5)}, "--crop-scale: got 0.6,0.5, expected .* like 0.5,1"),
+        ({"crop_scale": (0.5, float("nan"))}, "--crop-scale: got 0.5,nan, expected"),
     ],
 )
 def test_options_that_no_run_can_have(given, said):

@@ -26,7 +26,7 @@ from vfconvert.keyword_values import read_limit, read_limits, read_named, read_o
 from vfconvert.keywords import CONVERT
 from vfconvert.network_plan import NetworkPlan
 from vfconvert.nn.several_inputs import separated
-from vfconvert.options import ConversionOptions
+from vfconvert.options import OPSETS, ConversionOptions
 from vfconvert.overrides import Override
 from vfconvert.pipeline import converted
 from vfconvert.progress import Progress, no_progress
@@ -74,7 +74,7 @@ class Conversion:
         *,
         format: str | None = None,
         dynamic_size: bool = False,
-        opset: int = 18,
+        opset: int = OPSETS[0],
         precision: Literal["fp32"] = "fp32",
     ) -> ArtefactReport: ...
 
@@ -85,7 +85,7 @@ class Conversion:
         *,
         format: str | None = None,
         dynamic_size: bool = False,
-        opset: int = 18,
+        opset: int = OPSETS[0],
         precision: Literal["fp16", "int8"],
     ) -> PrecisionReport: ...
 
@@ -95,7 +95,7 @@ class Conversion:
         *,
         format: str | None = None,
         dynamic_size: bool = False,
-        opset: int = 18,
+        opset: int = OPSETS[0],
         precision: str = "fp32",
     ) -> Written:
         """Write one file: verified by its own runtime, then renamed to its name.
@@ -118,12 +118,15 @@ class Conversion:
             )
         if precision != "fp32" and name != "onnx":
             raise ExportError(f"{target}: got {precision} as {name}, expected onnx, the one format that has it")
+        number = read_value("export(): opset", "int", opset)
+        if not OPSETS[0] <= number <= OPSETS[1]:
+            raise ExportError(f"export(): opset: got {number}, expected {OPSETS[0]} to {OPSETS[1]}")
         options = dataclasses.replace(
             self._options,
             output=target,
             formats=(name,),
             dynamic_size=read_value("export(): dynamic_size", "bool", dynamic_size),
-            opset=read_value("export(): opset", "int", opset),
+            opset=number,
             precision="fp16" if precision == "fp16" else "fp32",
             int8=precision == "int8",
         )

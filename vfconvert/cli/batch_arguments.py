@@ -67,7 +67,8 @@ def _wrong(item: Item, where: str) -> Iterator[str]:
                 yield from shared
                 if shared:
                     return
-            check_gates(options_of(context, dict(context.params)))
+            written = {"reports": (Path("report.json"),)}  # by every conversion of a batch
+            check_gates(options_of(context, {**context.params, **written}))
     except click.UsageError as error:
         yield f"{where}: {' '.join(error.format_message().split())}"
     except VfconvertError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +50,7 @@ def convert(
     if quiet and verbose:
         raise click.UsageError("-q and -v exclude each other; drop one")
     options = options_of(ctx, values)
-    others = int(os.environ.get("RANK", "0") or 0) > 0 and options.training.epochs > 0  # the first speaks for all
+    others = _is_another(options)  # the first speaks for all
     for given, warning in ((options.trust_pickle, TRUST_WARNING), (options.trust_data_code, CODE_WARNING)):
         if given and not others:
             click.echo(warning, err=True)
@@ -88,6 +88,18 @@ def convert(
             click.echo(path)
     refuse_failed(report)
     return report
+
+
+def _is_another(options: ConversionOptions) -> bool:
+    """Whether this is one of several processes that train together, and not the first.
+
+    Where the environment says so in no numbers, the run itself refuses it.
+    """
+    if not options.training.epochs or "WORLD_SIZE" not in os.environ:
+        return False
+    with suppress(ValueError):
+        return int(os.environ.get("RANK", "")) > 0
+    return False
 
 
 def options_of(ctx: click.Context, values: Mapping[str, Any]) -> ConversionOptions:

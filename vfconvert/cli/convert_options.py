@@ -14,9 +14,9 @@ from vfconvert.cli.gate_options import GATES
 from vfconvert.cli.group import SectionOption
 from vfconvert.cli.recipe import use_recipe
 from vfconvert.cli.training_options import TRAINING
-from vfconvert.cli.values import LAYER, NUMBERS, PAIR, SHAPE, SIZE, STRIDE, TARGET
+from vfconvert.cli.values import FINITE, LAYER, NUMBERS, PAIR, SEED, SHAPE, SIZE, STRIDE, TARGET
 from vfconvert.formats import SUFFIXES
-from vfconvert.options import FORMS, ConversionOptions
+from vfconvert.options import FORMS, OPSETS, ConversionOptions
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -106,7 +106,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _budget(
         "--max-drop",
-        type=click.FloatRange(min=0),
+        type=FINITE,
         metavar="POINTS",
         help="Choose the smallest plan that loses at most so many points, of accuracy where images are labelled, else "
         "of agreement, on half of the images held out.",
@@ -160,7 +160,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     ),
     _images(
         "--calibration-images",
-        type=int,
+        type=click.IntRange(1),
         metavar="N",
         help="Images to fit on, at most. Without: 1,024, of 2 GiB at most, fewer where an untraced network is large.",
     ),
@@ -214,7 +214,14 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
         help="Images that the page shows with both networks' answers.",
     ),
     _writing("--save-plan", type=_FILE, metavar="FILE", help="Write what becomes of each layer, for --plan to read."),
-    _writing("--opset", type=int, default=DEFAULTS["opset"], show_default=True, metavar="N", help="ONNX opset."),
+    _writing(
+        "--opset",
+        type=click.IntRange(*OPSETS),
+        default=DEFAULTS["opset"],
+        show_default=True,
+        metavar="N",
+        help="ONNX opset.",
+    ),
     _writing("--dynamic-size", is_flag=True, help="Let the files take any height and width."),
     _speed(
         "--measure/--no-measure",
@@ -255,7 +262,7 @@ _ALL: tuple[Callable[[Any], Any], ...] = (
     *TRAINING,
     *GATES,
     _writing("--dry-run", is_flag=True, help="Print the decisions; fit nothing, write nothing but --save-plan."),
-    _writing("--seed", type=int, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
+    _writing("--seed", type=SEED, default=DEFAULTS["seed"], show_default=True, metavar="N", help="Random seed."),
     _writing(
         "--device",
         default=DEFAULTS["device"],

@@ -10,6 +10,7 @@ import click
 from vfconvert.cli.convert import convert
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
+from vfconvert.cli.values import SEED
 
 
 @click.command(cls=SectionCommand)
@@ -27,7 +28,7 @@ from vfconvert.cli.screen import progress_bars, show, silent_libraries
     "--seed",
     cls=SectionOption,
     section="Options",
-    type=int,
+    type=SEED,
     default=0,
     show_default=True,
     metavar="N",

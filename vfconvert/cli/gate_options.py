@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 from vfconvert.cli.group import SectionOption
-from vfconvert.cli.values import BYTES, SAVING
+from vfconvert.cli.values import BYTES, FINITE, SAVING, FiniteRange
 
 _gate = partial(click.option, cls=SectionOption, section="Gates (exit code 3 where one fails)")
-_LIMIT = click.FloatRange(min=0)
 
 GATES: tuple[Callable[[Any], Any], ...] = (
     _gate(
@@ -25,20 +24,20 @@ GATES: tuple[Callable[[Any], Any], ...] = (
     ),
     _gate(
         "--fail-over-drop",
-        type=_LIMIT,
+        type=FINITE,
         metavar="POINTS",
         help="Fail where more points are lost, of accuracy where images are labelled, else of agreement, on the images "
         "that judge; --max-drop searches a plan on others.",
     ),
     _gate(
         "--max-latency-ratio",
-        type=click.FloatRange(min=0, min_open=True),
+        type=FiniteRange(min=0, min_open=True),
         metavar="X",
         help="Fail where the file takes more than so many times the original's latency, as in 0.8.",
     ),
     _gate(
         "--max-parity-error",
-        type=_LIMIT,
+        type=FINITE,
         metavar="X",
         help="Fail where a file differs from the converted network by more, as max|d|/max|y|, as in 1e-5.",
     ),

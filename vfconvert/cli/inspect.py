@@ -13,6 +13,7 @@ from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.recipe import command_line, use_recipe
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.values import mapping_of, one_or_all
+from vfconvert.combinations import wrong_combination
 from vfconvert.options import ConversionOptions
 
 # Options that mean here what they mean for a conversion.
@@ -71,6 +72,7 @@ def inspect(
     values["arch_args"] = mapping_of(values["arch_args"])
     values["input_shape"] = one_or_all(values["input_shape"])
     options = ConversionOptions(**values, max_drop=0.0, command=command_line(ctx))
+    _check(ctx, options)
     if options.trust_pickle:
         click.echo(TRUST_WARNING, err=True)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet) as progress:
@@ -91,3 +93,18 @@ def inspect(
             draw_frontier(report, plot)
         if not as_json:
             click.echo(plot if quiet else f"Written: {plot}")
+
+
+def _check(ctx: click.Context, options: ConversionOptions) -> None:
+    """Raise `click.UsageError` where an option of the command line says nothing beside the others.
+
+    A recipe of a conversion may say what means something there alone.
+    """
+    parameters = {str(parameter.name): parameter for parameter in (*convert.params, *ctx.command.params)}
+    typed = click.core.ParameterSource.COMMANDLINE
+    stated = [name for name in parameters if name in ctx.params and ctx.get_parameter_source(name) is typed]
+    problem = wrong_combination(
+        options, stated, lambda name: parameters[name].opts[0], has_images=options.data is not None
+    )
+    if problem is not None:
+        raise click.UsageError(problem)

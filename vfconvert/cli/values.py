@@ -5,6 +5,7 @@ Whether a value makes sense for the network is decided where it is used.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 
 from vfconvert.gates import read_bytes, read_saving
 from vfconvert.overrides import read_count_or_share, read_override
-from vfconvert.readers import read_numbers, read_shape, read_size
+from vfconvert.readers import MOST_PIXELS, SEEDS, read_numbers, read_seed, read_shape, read_size
 from vfconvert.targets import read_target
 
 if TYPE_CHECKING:
@@ -58,6 +59,17 @@ class Explained(_ParamType):
             self.fail(f"got {value!r}: {error}" if self._quoted else str(error), param, ctx)
 
 
+class FiniteRange(click.FloatRange):
+    """Neither infinity, which limits nothing, nor what is no number, which nothing is below or above."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"got {value!r}, expected a finite number", param, ctx)
+        return number
+
+
 def read_pair(text: str) -> tuple[str, object]:
     """`depth=20`: the value is an integer, a float, true or false if it reads as one, else text."""
     key, equals, value = text.partition("=")
@@ -92,12 +104,15 @@ def _scalar(text: str) -> object:
     return text
 
 
+_SIDES = f"each from 1 to {MOST_PIXELS}"
 STRIDE = Value("stride", read_count_or_share, "a count of channels like 16 or a share of them like 0.25 or 1/4")
-SIZE = Value("size", read_size, "one side like 224, or HxW like 224x320")
+SIZE = Value("size", read_size, f"one side like 224, or HxW like 224x320, {_SIDES}")
 NUMBERS = Value("numbers", read_numbers, "numbers with commas between them, like 0.485,0.456,0.406")
-SHAPE = Value("shape", read_shape, "three numbers C,H,W like 3,224,224")
+SHAPE = Value("shape", read_shape, f"three numbers C,H,W like 3,224,224, {_SIDES}")
+SEED = Value("seed", read_seed, f"a whole number from {SEEDS[0]} to {SEEDS[1]}")
 PAIR = Value("pair", read_pair, "KEY=VALUE like num_classes=10")
 LAYER = Explained("layer", read_override, quoted=False)
+FINITE = FiniteRange(min=0)
 TARGET = Explained("target", read_target)
 SAVING = Explained("saving", read_saving)
 BYTES = Explained("bytes", read_bytes)

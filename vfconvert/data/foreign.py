@@ -16,10 +16,39 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torchvision import datasets
 
-from vfconvert.errors import NoImagesError, UnreadableImageError, first_line
+from vfconvert.errors import NoImagesError, UnreadableImageError, UntrustedModelError, first_line
 from vfconvert.user_code import import_file, modules_beside
 
 _PARTS = ("train", "test", "val")
+# Datasets of images and classes whose code was read, of torchvision 0.29: none unpickles a file, but for CIFAR's, whose
+# MD5 sums are compared before, and for what torch.load reads with weights_only (MNIST's and ImageNet's).
+_READ = (
+    *(
+        "Caltech101",
+        "Caltech256",
+        "CelebA",
+        "CIFAR10",
+        "CIFAR100",
+        "CLEVRClassification",
+        "Country211",
+        "DTD",
+        "EMNIST",
+    ),
+    *(
+        "EuroSAT",
+        "FashionMNIST",
+        "FER2013",
+        "FGVCAircraft",
+        "Flowers102",
+        "Food101",
+        "GTSRB",
+        "ImageFolder",
+        "ImageNet",
+    ),
+    *("Imagenette", "INaturalist", "KMNIST", "LFWPeople", "MNIST", "Omniglot", "OxfordIIITPet", "PCAM", "Places365"),
+    *("QMNIST", "RenderedSST2", "SEMEION", "StanfordCars", "STL10", "SUN397", "SVHN", "USPS"),
+)
+_UNPICKLING = ("LSUN", "LSUNClass")
 _DECIDED = frozenset({"self", "root", "transform", "target_transform", "transforms", "download", "loader"})
 
 
@@ -122,7 +151,8 @@ def torchvision_examples(where: str) -> DatasetExamples:
     """A classification dataset of torchvision, `torchvision:NAME:FOLDER[:train|:test|:val][:argument=value]`.
 
     Without a part it is the one torchvision takes by default, the training images. Nothing is downloaded. Raises
-    `NoImagesError` where the name, an argument or the files are wrong, or its items are not an image and a class.
+    `NoImagesError` where the name, an argument or the files are wrong, or its items are not an image and a class, and
+    `UntrustedModelError` for a dataset that could run code from a file.
     """
     _, name, *rest = where.split(":")
     options: list[str] = []
@@ -151,11 +181,23 @@ def torchvision_examples(where: str) -> DatasetExamples:
 def _dataset_class(where: str, name: str) -> Callable[..., Any]:
     known = [key for key in datasets.__all__ if inspect.isclass(getattr(datasets, key)) and key != "VisionDataset"]
     if name in known:
+        _refuse_unread(where, name)
         maker: Callable[..., Any] = getattr(datasets, name)
         return maker
     by_lower_case = {key.lower(): key for key in known}
     nearest = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0)[0]
     raise NoImagesError(f"--data {where}: torchvision has no dataset {name!r}; the nearest is {by_lower_case[nearest]}")
+
+
+def _refuse_unread(where: str, name: str) -> None:
+    if name not in _READ:
+        why = "it unpickles a file of the current directory, which could run any code"
+        if name not in _UNPICKLING:
+            why = "it is none of the datasets of images and classes that are known to run no code from their files"
+        raise UntrustedModelError(
+            f"--data {where}: torchvision's {name} is not opened by name, since {why}; copy its images into a folder, "
+            "or make it in a function of yours and give --data module:function with --trust-data-code"
+        )
 
 
 def _arguments(where: str, options: list[str], offered: list[str]) -> dict[str, object]:

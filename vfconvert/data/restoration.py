@@ -41,7 +41,7 @@ class RestorationTransform:
         if self.scale < 1:
             raise PreprocessingError(f"--scale: got {self.scale}, expected at least 1")
         if self.patch is not None and (self.patch < 1 or self.patch % self.scale):
-            raise PreprocessingError(f"patch: got {self.patch} pixels, expected a multiple of the scale {self.scale}")
+            raise PreprocessingError(f"--patch: got {self.patch}, expected a multiple of --scale {self.scale}")
         if self.preprocessing.size is not None or self.preprocessing.preset is not None:
             raise PreprocessingError("restoration keeps every pixel of an image; drop --size and --preset")
 
@@ -57,7 +57,7 @@ class RestorationTransform:
         height, width = (side // self.scale * self.scale for side in clean.shape[-2:])
         if min(height, width) < (self.patch or 1 if train else 1):
             raise PreprocessingError(
-                f"an image has {_size(clean)} pixels, a patch needs {self.patch or self.scale}; use a smaller patch"
+                f"an image has {_size(clean)} pixels, a patch needs {self.patch or self.scale}; use a smaller --patch"
             )
         given = self._given(first, clean) if paired else self._degraded(clean[..., :height, :width])
         clean = clean[..., :height, :width]

@@ -50,7 +50,7 @@ def split_images(
     if not 1 <= held_out < count:
         raise NoImagesError(f"held-out images: got {held_out} of {count}, expected 1 to {count - 1}; add images")
     if calibration < 1:
-        raise NoImagesError(f"calibration images: got {calibration}, expected at least 1")
+        raise NoImagesError(f"--calibration-images: got {calibration}, expected at least 1")
     order = _proportional_order([0] * count if labels is None else labels, seed)
     return Split(calibration=order[held_out:][:calibration], held_out=order[:held_out])
 

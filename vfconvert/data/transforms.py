@@ -59,12 +59,12 @@ class TrainTransform:
     def __post_init__(self) -> None:
         if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise PreprocessingError(
-                f"crop scale: got {self.crop_scale}, expected the least and the most share, above 0 and up to 1"
+                f"--crop-scale: got {self.crop_scale}, expected the least and the most share, above 0 and up to 1"
             )
         if self.crop_scale is not None and self._size() is None:
-            raise PreprocessingError("crop scale: random parts are scaled to one size; give --size or --preset")
+            raise PreprocessingError("--crop-scale: random parts are scaled to one size; give --size or --preset")
         if self.padding < 0:
-            raise PreprocessingError(f"padding: got {self.padding}, expected pixels from 0")
+            raise PreprocessingError(f"--padding: got {self.padding}, expected pixels from 0")
 
     def __call__(
         self, image: Image.Image | Tensor, label: Label, seed: int, train: bool
@@ -117,7 +117,7 @@ class TrainTransform:
                 cut = (view.shape[-2], view.shape[-1])
                 if self.padding >= min(cut):
                     raise PreprocessingError(
-                        f"padding: {self.padding} mirrored pixels need an image larger than that, got {cut[0]}x{cut[1]}"
+                        f"--padding: got {self.padding}, expected less than each side of an image of {cut[0]}x{cut[1]}"
                     )
                 steps.insert(0, v2.RandomCrop(cut, padding=self.padding, padding_mode="reflect"))
         inputs = [tv_tensors.Image(view)] + ([] if mask is None else [tv_tensors.Mask(mask[None])])

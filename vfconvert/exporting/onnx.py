@@ -25,12 +25,12 @@ from vfconvert.exporting.onnx_traced import traced_proto
 from vfconvert.exporting.sizes import check_other_sizes
 from vfconvert.exporting.tracing import trace
 from vfconvert.files import atomic_path
+from vfconvert.options import OPSETS
 from vfconvert.silence import silenced
 
 if TYPE_CHECKING:
     import onnx
 
-OLDEST_OPSET = 18  # Pad takes `axes` from here on
 LARGEST_BYTES = 2**31 - 2**24  # a protobuf message ends at 2 GiB; some room for the graph
 
 
@@ -49,7 +49,7 @@ def export_onnx(
     path: Path,
     *,
     metadata: Mapping[str, str],
-    opset: int = OLDEST_OPSET,
+    opset: int = OPSETS[0],
     dynamic_size: bool = False,
     varying: bool = False,
 ) -> ExportedOnnx:
@@ -79,7 +79,10 @@ def export_onnx(
             )
         found = next(entry.version for entry in proto.opset_import if entry.domain == "")
         if found != opset:  # the exporter says so in a warning at most
-            raise ExportError(f"opset: got {opset}, and torch's exporter can only write {found}; choose that")
+            raise ExportError(
+                f"--opset: got {opset}, and the torch and onnx that are installed can only write {found}; choose that, "
+                "or install newer ones"
+            )
         for key, value in metadata.items():
             proto.metadata_props.add(key=key, value=value)
         temporary.write_bytes(proto.SerializeToString())
@@ -94,8 +97,8 @@ def export_onnx(
 
 
 def _check(model: nn.Module, example: Tensor, opset: int) -> None:
-    if opset < OLDEST_OPSET:
-        raise ExportError(f"opset: got {opset}, expected at least {OLDEST_OPSET}; choose a newer one")
+    if not OPSETS[0] <= opset <= OPSETS[1]:
+        raise ExportError(f"--opset: got {opset}, expected {OPSETS[0]} to {OPSETS[1]}")
     named = [("the example input", example), *model.named_parameters()]
     for name, tensor in named:
         if tensor.is_floating_point() and tensor.dtype != torch.float32:

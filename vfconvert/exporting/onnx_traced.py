@@ -20,6 +20,7 @@ from vfconvert.exporting.cause import cause_line
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.tracing import OpenNetwork, twin_of, versatile_layers
+from vfconvert.options import OPSETS
 from vfconvert.silence import stdout_closed
 from vfconvert.tasks.structure import of_one_image
 
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 NEWEST_OPSET = 20  # that this exporter knows
 DETECTIONS = "detections"  # the name of the length that varies
 _INSTEAD = "write --format safetensors"
+
+
+def check_traced_opset(opset: int) -> None:
+    """Raise `ExportError` where this exporter does not write an opset that the other one does."""
+    if opset > NEWEST_OPSET:
+        raise ExportError(
+            f"--opset: got {opset}, and a network whose outputs vary in number is written in {OPSETS[0]} to "
+            f"{NEWEST_OPSET}; choose one of these"
+        )
 
 
 def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size: bool = False) -> onnx.ModelProto:
@@ -41,10 +51,7 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
     """
     if dynamic_size:
         raise ExportError("the outputs of the network vary in number, and its file takes one size; no --dynamic-size")
-    if opset > NEWEST_OPSET:
-        raise ExportError(
-            f"opset: got {opset}, and a network whose outputs vary in number is written in {NEWEST_OPSET} at most"
-        )
+    check_traced_opset(opset)
     layers, names = versatile_layers(model), list[str]()
     weights = [layer.expanded_weight().detach() for _, layer in layers]
     network = _OneImage(twin_of(model), names.extend)

@@ -23,6 +23,14 @@ FIT = "fit.safetensors"  # the state before any step, whatever becomes of the st
 _VERSION = 1
 _KEY = "training"
 _MOST_BYTES = 2**36
+_NUMBER = (int, float)
+_KINDS: Mapping[str, tuple[type, ...]] = {  # as JSON has the fields of a state
+    **dict.fromkeys(("identity", "notes"), (dict,)),
+    **dict.fromkeys(("epochs", "losses"), (list,)),
+    **dict.fromkeys(("step", "steps", "best_epoch", "improved"), (int,)),
+    **dict.fromkeys(("slower", "seconds"), _NUMBER),
+    "best": (*_NUMBER, type(None)),
+}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -64,9 +72,10 @@ def from_bytes(content: bytes, where: str) -> State:
         values = json.loads(header["__metadata__"][_KEY])
         if values.pop("version") != _VERSION:
             raise ValueError("of another version")
+        _check_kinds(values)
         state = State(**values, tensors=safetensors.torch.load(content))
         state.losses = [(int(step), float(loss)) for step, loss in state.losses]
-        if not 0 <= state.step <= state.steps or not isinstance(state.epochs, list):
+        if not 0 <= state.step <= state.steps:
             raise ValueError(f"step {state.step} of {state.steps}")
         return state
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
@@ -74,6 +83,21 @@ def from_bytes(content: bytes, where: str) -> State:
             f"{where}: no checkpoint of a training ({type(error).__name__}: {str(error).partition(chr(10))[0]}); "
             "remove it to begin anew"
         ) from error
+
+
+def _check_kinds(values: Mapping[str, Any]) -> None:
+    """Raise `ValueError` where a field, or what the rest of the run takes out of it, is of another kind."""
+    for name, value in values.items():
+        if name in _KINDS and type(value) not in _KINDS[name]:
+            raise ValueError(f"{name} is {str(value)[:40]!r}")
+    if not all(isinstance(record, dict) for record in values.get("epochs", ())):
+        raise ValueError("a record of an epoch is none")
+    notes = values.get("notes", {})
+    if not isinstance(notes.get("notes", []), list):
+        raise ValueError("the sentences among its notes are none")
+    parts = [part for name, part in notes.items() if name != "notes"]
+    if not all(isinstance(part, dict) and all(type(each) in _NUMBER for each in part.values()) for part in parts):
+        raise ValueError("its notes are no numbers by name")
 
 
 def write_checkpoint(state: State, folder: Path, name: str = NAME) -> None:
