@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
         (("--train-precision", "fp16"), TrainingError, "--train-precision fp16 trains on CUDA devices only, got cpu"),
         (("--task", "segmentation"), TrainingError, "the task segmentation does not fit outputs"),
         (("--label-weight", 1, "--data", "flat"), TrainingError, "--label-weight needs labels"),
-        (("--padding", 20), PreprocessingError, "padding: 20 mirrored pixels need an image larger than that"),
+        (("--padding", 20), PreprocessingError, "--padding: got 20, expected less than each side of an image"),
     ],
     ids=["precision", "task", "labels", "padding"],
 )
