@@ -32,6 +32,7 @@ def refused(cli_invoke, *line):
         (["-oevil.onnx", "-qv"], True, ["--output", "--quiet", "--verbose"]),
         (["--dry-run", "--junit", "a.xml"], True, ["--dry-run", "--junit"]),
         (["--tensorboard", "logs", "--help"], True, ["--tensorboard", "--help"]),
+        (["--finish"], True, ["--finish"]),
         (["--spatial", "other.pt"], True, ["'other.pt'"]),
         (["--trust-pickle"], False, ["--trust-pickle may run code"]),
         (["--trust-data-code", "--data", "m:f"], False, ["--trust-data-code may run code"]),
@@ -55,6 +56,7 @@ def test_arguments_that_a_batch_does_not_take_are_named(arguments, own, said):
         ("target: params=60%\ndamage-cache: d.json", "damage-cache: it would be one file for all models"),
         ("data: i\nepochs: 1\ncheckpoints: c", "checkpoints: it would be one folder for all models"),
         ("data: i\nepochs: 1\ntensorboard: t", "tensorboard: it would be one folder for all models"),
+        ("data: i\nepochs: 1\nresume: true\nfinish: true", "finish: which run to finish is said of one model"),
     ],
 )
 def test_a_recipe_that_serves_one_model_only_is_refused(cli_invoke, tmp_path, recipe, started, text, said):

@@ -13,6 +13,7 @@ from vfconvert.errors import (
     BudgetError,
     ConfigError,
     MissingPackageError,
+    NoImagesError,
     NotAModelError,
     UnwritableOutputError,
     VfconvertError,
@@ -192,3 +193,9 @@ def test_whatever_is_wrong_in_a_recipe_is_said_here_too(cli_invoke, model, tmp_p
     result = cli_invoke("inspect", model, "--config", tmp_path / "bad.yaml", exit_code=ConfigError.exit_code)
     assert said in result.stderr
     assert result.stdout == ""
+
+
+def test_code_that_may_run_is_warned_of(cli_invoke, model) -> None:
+    line = ("inspect", model, "--data", "no_such_module:images", "--trust-data-code")
+    told = cli_invoke(*line, exit_code=NoImagesError.exit_code).stderr
+    assert told.startswith("Warning: --trust-data-code runs the code that --data names; use it only on code you trust.")

@@ -25,6 +25,7 @@ _SHARED = {
     "damage_cache": "it would be one file for all models",
     "training_checkpoints": "it would be one folder for all models",
     "training_tensorboard": "it would be one folder for all models",
+    "training_finish": "which run to finish is said of one model",
 }
 # What the batch says to every conversion: in a recipe, which serves single runs too, it is overruled.
 _OWN = ("output", "as_json", "quiet", "verbose", "config", "save_config", "training_resume", *_SHARED)

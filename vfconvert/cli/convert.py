@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from vfconvert.reporting.report import ConversionReport
 
 _OF_THE_COMMAND = ("quiet", "verbose", "as_json", "config", "save_config")  # what is no field of the options
-TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
-
-CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use it only on code you trust."
+_TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it holds; use it only on files you trust."
+_CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use it only on code you trust."
 
 
 @click.command(MAIN_JOB, cls=SectionCommand)
@@ -51,9 +50,8 @@ def convert(
         raise click.UsageError("-q and -v exclude each other; drop one")
     options = options_of(ctx, values)
     others = _is_another(options)  # the first speaks for all
-    for given, warning in ((options.trust_pickle, TRUST_WARNING), (options.trust_data_code, CODE_WARNING)):
-        if given and not others:
-            click.echo(warning, err=True)
+    if not others:
+        warn_of_trust(options)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet or others) as progress:
         from vfconvert.config.document import write_recipe
         from vfconvert.gating import refuse_failed
@@ -88,6 +86,13 @@ def convert(
             click.echo(path)
     refuse_failed(report)
     return report
+
+
+def warn_of_trust(options: ConversionOptions) -> None:
+    """Say on stderr what may run the code of others, as the options ask."""
+    for given, warning in ((options.trust_pickle, _TRUST_WARNING), (options.trust_data_code, _CODE_WARNING)):
+        if given:
+            click.echo(warning, err=True)
 
 
 def _is_another(options: ConversionOptions) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from vfconvert.cli.convert import TRUST_WARNING, convert
+from vfconvert.cli.convert import convert, warn_of_trust
 from vfconvert.cli.group import SectionCommand, SectionOption
 from vfconvert.cli.recipe import command_line, use_recipe
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
@@ -73,8 +73,7 @@ def inspect(
     values["input_shape"] = one_or_all(values["input_shape"])
     options = ConversionOptions(**values, max_drop=0.0, command=command_line(ctx))
     _check(ctx, options)
-    if options.trust_pickle:
-        click.echo(TRUST_WARNING, err=True)
+    warn_of_trust(options)
     with silent_libraries(verbose=verbose), progress_bars(quiet=quiet) as progress:
         from vfconvert.inspection import inspect as run
         from vfconvert.reporting.frontier_plot import check_picture, draw_frontier
