@@ -43,7 +43,7 @@ INTERNAL = {
         *("budget.cache", "lowering.costs", "readers", "training.checkpoint"),
         # Mistakes of a caller.
         *("budget.building", "fitting.boundary", "fitting.layers", "inputs", "lowering.form", "lowering.layer"),
-        *("ops.moments", "tuning", "samples", "keyword_values", "keywords", "api", "many"),
+        *("ops.moments", "tuning_course", "samples", "keyword_values", "keywords", "api", "many"),
         *("recipes.loading", "nn.versatile"),
     },
     "TypeError": {

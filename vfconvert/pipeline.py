@@ -34,7 +34,7 @@ from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Silent, Watcher
 from vfconvert.tuning import tune
 from vfconvert.tuning_course import course_of
-from vfconvert.tuning_start import Start, done, keep_fit, own_folder, saved, shared
+from vfconvert.tuning_start import Start, done, folder_of, keep_fit, kept_fit, own_folder, saved, shared
 from vfconvert.verification import image_with_detections
 from vfconvert.version import __version__
 
@@ -95,27 +95,38 @@ def converted(
 
 def _tuned(run: Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) -> Converted | None:
     """Fit, or take an earlier run over, train in all processes together, and export in the first."""
+    options, prepared, told = run.options, run.prepared, watcher or Silent()
+    with own_folder(options) if ranks.first else nullcontext():
+        with ranks.together(prepared.device):
+            images = run.images() if ranks.first else None
+            half = images.half("--epochs") if images is not None else 0
+            course = course_of(prepared, options, ranks)  # what is wrong with it is told before the fit
+            start = saved(prepared, options, told) if ranks.first else None
+            if images is not None and start is None:
+                start = _fitted(run, images, table, told)
+            begun = shared(start, prepared, options, ranks)
+            with run.clock.stage("train"):
+                trained, run.training = tune(begun, course, prepared, options, ranks, told if ranks.first else None)
+        if images is None:
+            return None
+        run.plan, run.judged_from = begun.plan, half
+        run.save_plan()
+        exported = _export(run, trained, images, table)
+        if not exported.report.discarded:  # else --resume writes it under other gates
+            done(options)
+        return exported
+
+
+def _fitted(run: Run, images: Images, table: CostTable, watcher: Watcher) -> Start:
+    """A start from the fit of the plan, which an earlier run may have kept."""
     options, prepared = run.options, run.prepared
-    with ranks.together(prepared.device), own_folder(options) if ranks.first else nullcontext():
-        images = run.images() if ranks.first else None
-        half = images.half("--epochs") if images is not None else 0
-        course = course_of(prepared, options, ranks)  # what is wrong with it is told before the fit
-        start = saved(prepared, options, images.calibration, watcher or Silent()) if images is not None else None
-        if images is not None and start is None:
-            fitted = run.search(images, table) if options.searches else None
-            start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
-            keep_fit(start, prepared, options, images.calibration)
-        begun = shared(start, prepared, options, ranks)
-        with run.clock.stage("train"):
-            trained, run.training = tune(begun, course, prepared, options, ranks, watcher if ranks.first else None)
-    if images is None:
-        return None
-    run.plan, run.judged_from = begun.plan, half
-    run.save_plan()
-    exported = _export(run, trained, images, table)
-    if not exported.report.discarded:  # else --resume writes it under other gates
-        done(options)
-    return exported
+    fitted = run.search(images, table) if options.searches else None
+    if fitted is None and (fitted := kept_fit(run.plan, prepared, options, images)) is not None:
+        watcher.note(f"training from the fit of an earlier run in {folder_of(options)}")
+        run.note_left_out(images)
+    start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
+    keep_fit(start, prepared, options, images)
+    return start
 
 
 def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Converted:

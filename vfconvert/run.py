@@ -88,12 +88,16 @@ class Run:
     def fit(self, plan: Plan, images: Images, *, alone: bool = False) -> Fitted:
         """The student of a plan; with `alone` by the closed-form fit only."""
         chosen = self._fit_options(images)
-        self.left_out = chosen.left_out if self.options.reconstruct else ""
+        self.note_left_out(images)
         if alone:
             chosen = replace(chosen, block_steps=0, output_steps=0)
         return compress(
             self.teacher, self.network, plan, images.calibration, chosen, self.progress, self.prepared.parts
         )
+
+    def note_left_out(self, images: Images) -> None:
+        """Have the report say what of the fit to these images was left out for its time."""
+        self.left_out = self._fit_options(images).left_out if self.options.reconstruct else ""
 
     def _fit_options(self, images: Images) -> FitOptions:
         return FitOptions.within_budget(

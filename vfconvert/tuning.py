@@ -14,7 +14,7 @@ from vfconvert.training.job import Job
 from vfconvert.training.loop import Trained, train
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Board, Log, Silent, Watcher
-from vfconvert.tuning_course import Course, names_of, per_image
+from vfconvert.tuning_course import Course, names_of, per_image, task_about
 from vfconvert.tuning_identity import identity_of
 from vfconvert.tuning_start import DONE, PLAN, Start, folder_of, notes_of, write_start_plan
 
@@ -71,18 +71,21 @@ class Told:
 
 def _job(start: Start, course: Course, prepared: Prepared, options: ConversionOptions, ranks: Ranks) -> Job:
     training, layers = options.training, names_of(start.plan)
-    asked = training.feature_weight or course.vary
+    asked, images, task = training.feature_weight or course.vary, course.images, course.task
+    features = per_image(prepared.teacher, images, layers) if asked else ()
+    if course.vary:  # of the candidates a search has left some out
+        task = task_about(features, images, course.target, prepared, training)
     return Job(
         teacher=prepared.teacher,
         student=start.fitted.model,
-        task=course.task,
+        task=task,
         training=course.training,
         validation=course.validation,
         options=training,
-        example=course.images,
+        example=images,
         seed=options.seed,
         device=prepared.device,
-        features=per_image(prepared.teacher, course.images, layers) if asked else (),
+        features=features,
         vary=course.vary,
         identity=identity_of(prepared, options),
         notes=notes_of(start.fitted),

@@ -29,9 +29,13 @@ _SHOWN = 16  # images that tell what a network returns
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Course:
-    """The task, the batches, and some images `(N, C, H, W)`; whether the teacher's outputs `vary` in number."""
+    """The task, the batches, and some images `(N, C, H, W)` with the target of the first of them.
+
+    Whether the teacher's outputs `vary` in number: then the task is about the outputs of candidates for conversion.
+    """
 
     task: Task
+    target: Tensor | None
     training: BatchStream
     validation: BatchStream
     images: Tensor
@@ -73,13 +77,13 @@ def course_of(prepared: Prepared, options: ConversionOptions, ranks: Ranks) -> C
         vary = varies(prepared.teacher(images.clone()))
         layers = names_of(prepared.plan)  # of which a search may take some
         features = per_image(prepared.teacher, images, layers) if training.feature_weight or vary else ()
-        task = _task(answers(prepared.teacher, images, features if vary else ()), target, prepared, training)
+    task = task_about(features if vary else (), images, target, prepared, training)
     if training.label_weight and task.name == "distil":
         raise TrainingError(
             "--label-weight needs labels of the network's own classes, clean images or masks: give --data with a "
             "subfolder for each class, or --target-data"
         )
-    return Course(task=task, training=batches, validation=judging, images=images, vary=vary)
+    return Course(task=task, target=target, training=batches, validation=judging, images=images, vary=vary)
 
 
 def names_of(plan: Plan) -> tuple[str, ...]:
@@ -87,7 +91,12 @@ def names_of(plan: Plan) -> tuple[str, ...]:
     return tuple(decision.norm or decision.layer for decision in plan.converted)
 
 
-def _task(outputs: Any, target: Tensor | None, prepared: Prepared, training: TrainingOptions) -> Task:
+@torch.no_grad()
+def task_about(
+    features: Sequence[str], images: Tensor, target: Tensor | None, prepared: Prepared, training: TrainingOptions
+) -> Task:
+    """The task of the network's outputs for images, or of those of some modules. Raises `TrainingError`."""
+    outputs = answers(prepared.teacher, images, features)
     kinds: dict[int | None, TargetsKind] = {None: "none", 0: "classes", 2: "masks", 3: "images"}
     kind = kinds[None if target is None else target.dim()]
     main, classes = main_tensor(outputs), prepared.source.examples.classes if prepared.source.examples else 0

@@ -7,13 +7,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
-
-from vfconvert.data.examples import Examples
+from vfconvert.data.examples import Examples, PairedExamples
+from vfconvert.data.shards import ShardExamples
+from vfconvert.inputs import Images
 from vfconvert.options import ConversionOptions
 from vfconvert.plan_entries import entry_of
+from vfconvert.planning import Plan
 from vfconvert.preparation import Prepared
 from vfconvert.training.checkpoint import State
+from vfconvert.version import __version__
 
 _METHOD = (
     *(
@@ -42,35 +44,49 @@ def identity_of(prepared: Prepared, options: ConversionOptions) -> dict[str, Any
     return {
         **{name: str(getattr(options, name)) for name in _METHOD},
         "prepared": transform.describe() if transform is not None else "none",
-        "plan": hashlib.sha256(json.dumps(plan).encode()).hexdigest(),
+        "plan": _digest(plan),
         "model": prepared.loaded.sha256,
         "images": len(examples) if examples is not None else 0,
         "images named": _named(examples) if examples is not None else "none",
-        "targets": options.target_data is not None,
+        "target images": options.target_data is not None,
         "seed": options.seed,
         **options.training.shaping(),
     }
 
 
-def fit_identity_of(prepared: Prepared, options: ConversionOptions, calibration: Tensor) -> dict[str, Any]:
-    """What two runs have in common whose fit to these images is the same, however they train from it."""
-    transform = getattr(prepared.source.transform, "preprocessing", None) or prepared.source.transform
-    shaping = options.training.shaping().keys() - {"scale"}
-    found = {name: value for name, value in identity_of(prepared, options).items() if name not in shaping}
-    content = hashlib.sha256(calibration.cpu().contiguous().numpy().tobytes()).hexdigest()
-    described = transform.describe() if transform is not None else "none"
-    return {**found, "prepared": described, "calibration": content}
+def fit_identity_of(prepared: Prepared, options: ConversionOptions, plan: Plan, images: Images) -> dict[str, Any]:
+    """What two runs have in common whose fit of a plan is the same, however they came to it and train from it."""
+    return {
+        "version": __version__,
+        "model": prepared.loaded.sha256,
+        "architecture": [options.arch, *sorted(f"{name}={value}" for name, value in options.arch_args.items())],
+        "plan": _digest([entry_of(decision) for decision in plan.decisions]),
+        "images": hashlib.sha256(images.calibration.cpu().contiguous().numpy().data).hexdigest(),
+        "source": images.report.source,
+        "reconstruct": options.reconstruct,
+        "augment": options.augment,
+        "seed": options.seed,
+    }
+
+
+def _digest(entries: list[dict[str, Any]]) -> str:
+    return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 
 def _named(examples: Examples) -> str:
-    """The names of all examples in short, wherever they lie."""
+    """The names of all examples in short: of files wherever they lie, of what code gives with that code's name."""
     digest = hashlib.sha256()
     for index in range(len(examples)):
-        digest.update(examples.name(index).removeprefix(examples.root).encode(errors="replace") + b"\0")
+        name = examples.name(index)
+        if isinstance(examples, ShardExamples):  # the folder aside
+            name = f"{examples.shards[int(examples.places[index, 0])].name}:{examples.members[index]}"
+        if isinstance(examples, PairedExamples):
+            name += f" {examples.partners[index].name}"
+        digest.update(name.encode(errors="replace") + b"\0")
     return digest.hexdigest()[:16]
 
 
 def as_said_now(state: State, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its run, as this version says it."""
-    assumed = {name: wanted[name] for name in ("images named", "targets") if name in wanted}
+    assumed = {name: wanted[name] for name in ("images named", "target images") if name in wanted}
     return {k: v for k, v in {**_BEFORE, **assumed, **state.identity}.items() if k not in _NO_LONGER}

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from vfconvert.delivery import paths_of
-from vfconvert.errors import PlanFileError, TrainingError, UnwritableOutputError
+from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.fitting.sweep import Fitted
+from vfconvert.inputs import Images
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
@@ -82,70 +83,57 @@ def own_folder(options: ConversionOptions) -> Iterator[None]:
             folder.rmdir()
 
 
-def saved(prepared: Prepared, options: ConversionOptions, calibration: Tensor, watcher: Watcher) -> Start | None:
-    """What an earlier run left to go on from: its last checkpoint, or at least its fit; None where there is nothing.
+def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> Start | None:
+    """What an earlier run's last checkpoint holds to go on from; None where there is none.
 
-    Raises `TrainingError` where its checkpoint is damaged, of another run, or there without `--resume`, or where there
-    is none to finish.
+    Raises `TrainingError` where it is damaged, of another run, or there without `--resume`, or where there is none to
+    finish.
     """
     folder, training = folder_of(options), options.training
     state = read_checkpoint(folder)
-    finished = (folder / DONE).exists()  # a run whose file was written is in nobody's way
-    if state is None or (finished and not training.resume):
+    if state is None:
         if training.finish:
             raise TrainingError(f"--finish: {folder} holds no checkpoint; leave it out, or give other --checkpoints")
-        kept = None if finished else _kept_fit(prepared, options, calibration)
         if training.resume:
-            then = "beginning anew" if kept is None else "training from the fit that is there"
-            watcher.note(f"no checkpoint in {folder}: {then}")
-        elif kept is not None:
-            watcher.note(f"training from the fit of an earlier run in {folder}")
-        return kept
+            watcher.note(f"no checkpoint in {folder}: beginning anew")
+        return None
     if not training.resume:
-        anew = f"{folder / NAME} to train anew from its fit, or " if (folder / FIT).exists() else ""
+        if (folder / DONE).exists():
+            return None  # a run whose file was written is in nobody's way
         raise TrainingError(
             f"{folder} holds the checkpoint of a run of which no file was written yet (step {state.step} of "
             f"{state.steps}); add --resume to go on from it (and --finish to write what it has), or remove "
-            f"{anew}the folder"
+            f"{folder / NAME} to train anew"
         )
     wanted = identity_of(prepared, options)
-    found = as_said_now(state, wanted)
-    if differences(found, wanted) and _kept_fit(prepared, options, calibration) is not None:
-        check_identity(found, wanted, folder, f"remove {folder / NAME} to train anew from its fit")
-    check_identity(found, wanted, folder)
-    plan = _plan(folder, prepared)
-    return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=state)
-
-
-def _plan(folder: Path, prepared: Prepared) -> Plan:
+    check_identity(as_said_now(state, wanted), wanted, folder, f"remove {folder / NAME} to train anew")
     path = folder / PLAN
     if not path.exists():
         raise TrainingError(f"{path} is missing, without which the checkpoint says nothing; remove {folder}")
-    return read_plan(path, prepared.teacher, prepared.layers, prepared.norms)
+    plan = read_plan(path, prepared.teacher, prepared.layers, prepared.norms)
+    return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=state)
 
 
-def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions, calibration: Tensor) -> None:
+def kept_fit(plan: Plan, prepared: Prepared, options: ConversionOptions, images: Images) -> Fitted | None:
+    """The fit of this very plan to these very images that an earlier run kept; None where there is none."""
+    try:
+        state = read_checkpoint(folder_of(options), FIT)
+        if state is None or differences(state.identity, fit_identity_of(prepared, options, plan, images)):
+            return None
+        return _fitted(prepared.teacher, plan, state)
+    except TrainingError:  # damaged: it is made again
+        return None
+
+
+def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions, images: Images) -> None:
     """Write a fit and its plan beside where checkpoints will be, so that no fault of the training loses it."""
     folder = folder_of(options)
     for name in (NAME, DONE):  # of a run whose file was written
         (folder / name).unlink(missing_ok=True)
-    write_start_plan(start.plan, prepared, folder / PLAN)
     state = _untrained(start.fitted)
-    state.identity = fit_identity_of(prepared, options, calibration)
+    state.identity = fit_identity_of(prepared, options, start.plan, images)
     write_checkpoint(state, folder, FIT)
-
-
-def _kept_fit(prepared: Prepared, options: ConversionOptions, calibration: Tensor) -> Start | None:
-    """The fit that an earlier run kept, where it is the one that this run would make."""
-    folder = folder_of(options)
-    try:
-        state = read_checkpoint(folder, FIT)
-        if state is None or differences(state.identity, fit_identity_of(prepared, options, calibration)):
-            return None
-        plan = _plan(folder, prepared)
-        return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=None)
-    except (TrainingError, PlanFileError):  # damaged: it is made again
-        return None
+    write_start_plan(start.plan, prepared, folder / PLAN)
 
 
 def write_start_plan(plan: Plan, prepared: Prepared, path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a training that ends before its time leaves: the fit, the last checkpoint, and how to go on from either."""
 
+import dataclasses
 import json
 import shutil
 
@@ -7,10 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
+import vfconvert.run
 from tests.cli.training_samples import FAST, filled
 from vfconvert.errors import PreprocessingError, TrainingError
 from vfconvert.training import learner
-from vfconvert.training.checkpoint import FIT, NAME, read_checkpoint
+from vfconvert.training.checkpoint import FIT, NAME, read_checkpoint, to_bytes
 
 
 @pytest.fixture(scope="module")
@@ -51,18 +53,59 @@ def test_a_fault_of_the_training_does_not_lose_the_fit(cli_invoke, folder, tmp_p
     assert {path.name for path in kept.iterdir()} == {NAME, "plan.json", "log.jsonl", "exported"}
 
 
-def test_a_fit_of_another_conversion_is_not_taken(cli_invoke, folder, tmp_path, monkeypatch):
-    line = ("--spatial", "--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
-    with monkeypatch.context() as patched:
+@pytest.fixture
+def lost(cli_invoke, folder, tmp_path):
+    """The command line of a run that is lost after the fit of a plan within a budget, and what is to be counted."""
+    line = ("--target", "params=80%", "--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx")
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr("vfconvert.training.loop.evaluate", lambda *_, **__: 1 / 0)
         cli_invoke(folder / "model.pt", *line, exit_code=1)
-    shutil.copytree(folder / "images", tmp_path / "images")
-    for path in (tmp_path / "images").rglob("*.png"):  # others of the same names
+    assert (tmp_path / "m.training" / FIT).exists()
+    return line
+
+
+def test_a_kept_fit_of_a_plan_within_a_budget_has_its_report(cli_invoke, folder, tmp_path, monkeypatch, lost):
+    monkeypatch.setattr("vfconvert.run.compress", lambda *_: pytest.fail("fitted again"))
+    cli_invoke(folder / "model.pt", *lost, "--report", tmp_path / "r.json", exit_code=0)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [target["target"] for target in report["budget"]["targets"]] == ["params=80%"]
+    assert all(row["damage"] is not None for row in report["layers"] if row["decision"] == "convert")
+
+
+def others_of_the_same_names(folder, out):
+    shutil.copytree(folder / "images", out / "images")
+    for path in (out / "images").rglob("*.png"):
         shutil.copy(folder / "images" / "a" / "0.png", path)
-    line = tuple(tmp_path / "images" if part == folder / "images" else part for part in line)
+    return out / "images"
+
+
+@pytest.mark.parametrize("change", ["target", "seed", "images", "version"])
+def test_a_fit_of_another_conversion_is_not_taken(cli_invoke, folder, tmp_path, monkeypatch, lost, change):
+    fits = []
+    compress = vfconvert.run.compress
+    monkeypatch.setattr("vfconvert.run.compress", lambda *given: fits.append(1) or compress(*given))
+    line = {
+        "target": tuple("params=55%" if part == "params=80%" else part for part in lost),
+        "seed": (*lost, "--seed", 3),
+        "images": (*lost, "--data", others_of_the_same_names(folder, tmp_path)),
+        "version": lost,
+    }[change]
+    if change == "version":
+        monkeypatch.setattr("vfconvert.tuning_identity.__version__", "0")
     result = cli_invoke(folder / "model.pt", *line, "--resume", exit_code=0)
     assert "no checkpoint in" in result.stderr
     assert "beginning anew" in result.stderr
+    assert fits == [1]
+
+
+def test_a_fit_that_is_damaged_is_made_again(cli_invoke, folder, tmp_path, monkeypatch, lost):
+    fits = []
+    compress = vfconvert.run.compress
+    monkeypatch.setattr("vfconvert.run.compress", lambda *given: fits.append(1) or compress(*given))
+    content = (tmp_path / "m.training" / FIT).read_bytes()
+    (tmp_path / "m.training" / FIT).write_bytes(content[: len(content) // 2])
+    cli_invoke(folder / "model.pt", *lost, exit_code=0)
+    assert fits == [1]
 
 
 @pytest.fixture
@@ -102,6 +145,24 @@ def test_nothing_to_finish(cli_invoke, folder, tmp_path):
     assert "m.training holds no checkpoint" in both.stderr
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on(cli_invoke, folder, stopped):
+    """As those before images were known by their names said what they are of."""
+    out, line = stopped
+    state = read_checkpoint(out / "m.training")
+    identity = {name: value for name, value in state.identity.items() if name not in ("images named", "target images")}
+    assert identity["targets"] == "()"
+    identity |= {"data": str(folder / "images"), "target_data": "None", "patience": 0}
+    (out / "m.training" / NAME).write_bytes(to_bytes(dataclasses.replace(state, identity=identity)))
+    cli_invoke(folder / "model.pt", *line, "--resume", exit_code=0)
+
+
+def test_a_plan_within_another_budget_is_another_run(cli_invoke, folder, tmp_path):
+    line = ("--data", folder / "images", "--epochs", 1, *FAST, "-o", tmp_path / "m.onnx", "--resume")
+    cli_invoke(folder / "model.pt", "--target", "params=80%", *line, exit_code=0)
+    other = cli_invoke(folder / "model.pt", "--target", "params=60%", *line, exit_code=TrainingError.exit_code)
+    assert "its checkpoint is of another run: targets" in other.stderr
+
+
 def test_images_may_lie_elsewhere_when_a_run_goes_on(cli_invoke, folder, stopped):
     out, line = stopped
     shutil.copytree(folder / "images", out / "moved")
@@ -115,10 +176,10 @@ def test_images_may_lie_elsewhere_when_a_run_goes_on(cli_invoke, folder, stopped
 def test_a_run_of_other_training_options_says_how_to_keep_the_fit(cli_invoke, folder, stopped):
     out, line = stopped
     before = cli_invoke(folder / "model.pt", *line, exit_code=TrainingError.exit_code).stderr
-    assert f"or remove {out / 'm.training' / NAME} to train anew from its fit, or the folder" in before
+    assert f"or remove {out / 'm.training' / NAME} to train anew" in before
     other = (*line, "--rate", "1e-5", "--resume")
     said = cli_invoke(folder / "model.pt", *other, exit_code=TrainingError.exit_code).stderr
-    assert f"give the same options, or remove {out / 'm.training' / NAME} to train anew from its fit" in said
+    assert f"give the same options, or remove {out / 'm.training' / NAME} to train anew" in said
     (out / "m.training" / "plan.json").unlink()
     gone = cli_invoke(folder / "model.pt", *line, "--resume", exit_code=TrainingError.exit_code).stderr
     assert "plan.json is missing, without which the checkpoint says nothing; remove" in gone

@@ -83,7 +83,7 @@ def test_fit_that_falls_back_is_that_of_few_images_at_once(monkeypatch, traced):
         monkeypatch.setattr(starving, "compress", lambda model, _, *rest: sweep.compress(model, None, *rest))
     sizes: list[int] = []
     with monkeypatch.context() as patched:
-        patched.setattr(sweep, "usual_batch", lambda _: 4)
+        patched.setattr(sweep, "usual_batch", lambda *_: 4)
         patched.setattr(sweep, "Portion", lambda most: Portion(min(most, 4)))
         wanted = starving.fit(side=12, width=8, options=options)
     assert wanted.notes == ()

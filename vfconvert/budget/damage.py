@@ -68,7 +68,7 @@ def harms_of(
     are asked for.
     """
     found = dict[str, tuple[Harm, ...]]()
-    batch = usual_batch(network) if batch is None else batch
+    batch = usual_batch(network, next(teacher.parameters()).device) if batch is None else batch
     layers = {name: teacher.get_submodule(name) for name in geometries}
     pupils = {
         name: _Pupil.of(name, layer, len(images), seed)

@@ -72,7 +72,8 @@ def measure_options(
     if missing or not measure:
         affordable = int(_SENSITIVITY_MACS / (3 * max(subject.before.macs_executed, 1)))
         some = images[: max(_FEWEST_IMAGES, min(len(images), affordable))]
-        forward = Portion(usual_batch(subject.network))
+        device = next(subject.teacher.parameters()).device
+        forward = Portion(usual_batch(subject.network, device))
         if subject.network is None:
             forward = Portion(batch_of_whole(subject.teacher, images))
         backward = Portion(min(BACKWARD_BATCH, forward.size))

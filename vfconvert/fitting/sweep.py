@@ -104,7 +104,7 @@ class _Sweep:
         self._teacher, self._images, self._options, self._progress = teacher, images, options, progress
         self._converted = {decision.layer: decision for decision in plan.converted}
         self._norms = network.following_norm if network is not None else {}
-        self._portion = Portion(min(usual_batch(network), len(images)))
+        self._portion = Portion(min(usual_batch(network, next(teacher.parameters()).device), len(images)))
         self._steps_portion = Portion(min(options.batch, len(images)))
         self._generator = torch.Generator().manual_seed(options.seed)
         self._done: Counter[str] = Counter()

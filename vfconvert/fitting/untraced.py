@@ -83,7 +83,7 @@ def entry_of(passes: Passes, name: str, images: Tensor, batch: int) -> Tensor | 
 
 def batch_of_whole(network: nn.Module, images: Tensor) -> int:
     """Images at a time in whole passes: fewer where the largest activation of the first of `images` is large."""
-    return batch_for(largest_activation(network, images[:1]))
+    return batch_for(largest_activation(network, images[:1]), next(network.parameters()).device)
 
 
 @torch.no_grad()

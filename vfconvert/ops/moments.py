@@ -63,7 +63,7 @@ class MomentSum:
         self._taken = False
 
     def add(self, inputs: Tensor, targets: Tensor) -> None:
-        """Add samples: `inputs` `(S, D)`, `targets` `(S, N)`."""
+        """Add samples: `inputs` `(S, D)`, `targets` `(S, N)`; they wait until they are enough, and may not change."""
         self._waiting.append((inputs.float(), targets.float()))
         if sum(len(given) for given, _ in self._waiting) >= _FEWEST:
             self._add_waiting()

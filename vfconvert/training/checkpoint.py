@@ -107,7 +107,8 @@ def write_checkpoint(state: State, folder: Path, name: str = NAME) -> None:
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(to_bytes(state))
     except UnwritableOutputError as error:
-        raise UnwritableOutputError(f"{error}; --resume goes on from the checkpoint before") from error
+        on = "; --resume goes on from the checkpoint before" if (folder / NAME).exists() else ""
+        raise UnwritableOutputError(f"{error}{on}") from error
     except OSError as error:
         raise UnwritableOutputError(f"cannot write checkpoints to {folder}: {reason_of(error)}") from error
 
