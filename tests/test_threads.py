@@ -55,6 +55,30 @@ def test_no_more_at_once_than_is_said() -> None:
 
 
 @pytest.mark.usefixtures("three_threads")
+def test_what_costs_most_is_begun_first() -> None:
+    begun = list[int]()
+
+    def look(number: int) -> int:
+        begun.append(number)
+        return -number
+
+    torch.set_num_threads(2)
+    first = threading.Barrier(2, timeout=60)
+
+    def slowly(number: int) -> int:
+        found = look(number)
+        if number > 2:
+            first.wait()  # two at a time, until both of the costliest have begun
+        return found
+
+    assert side_by_side(slowly, [1, 4, 2, 3], cost=float) == [-1, -4, -2, -3]
+    assert set(begun[:2]) == {3, 4}
+    begun.clear()
+    side_by_side(look, [1, 4, 2, 3])
+    assert begun[0] == 1
+
+
+@pytest.mark.usefixtures("three_threads")
 def test_threads_that_are_left_over_are_shared_out() -> None:
     def look(number: int) -> int:
         return torch.get_num_threads()

@@ -15,10 +15,15 @@ Made = TypeVar("Made")
 _TURN = threading.Lock()  # how many threads torch computes in where a new thread begins is one number for all
 
 
-def side_by_side(work: Callable[[One], Made], ones: Sequence[One], most: int | None = None) -> list[Made]:
+def side_by_side(
+    work: Callable[[One], Made],
+    ones: Sequence[One],
+    most: int | None = None,
+    cost: Callable[[One], float] | None = None,
+) -> list[Made]:
     """`work` of each, in order, without gradients, `most` at a time, in as many threads as torch computes in.
 
-    Where there is less to do at a time than threads each computes in its share of them. torch's number of threads is
+    Those of the highest `cost` are begun first, so that no thread is left alone with one of them at the end. Where there is less to do at a time than threads each computes in its share of them. torch's number of threads is
     afterwards as before. Callers in several threads take turns; `work` itself must not call this.
     """
 
@@ -31,8 +36,10 @@ def side_by_side(work: Callable[[One], Made], ones: Sequence[One], most: int | N
         workers = max(1, min(count, len(ones), count if most is None else most))
         if workers == 1:
             return [alone(one) for one in ones]
+        order = sorted(range(len(ones)), key=lambda index: -cost(ones[index]) if cost is not None else index)
         try:
             with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(count // workers,)) as pool:
-                return list(pool.map(alone, ones))
+                made = dict(zip(order, pool.map(alone, [ones[index] for index in order]), strict=True))
+                return [made[index] for index in range(len(ones))]
         finally:
             torch.set_num_threads(count)

@@ -86,7 +86,7 @@ def harms_of(
                 _harms, geometry=geometry, moments=moments, sensitivity=reaction, weight=weight, sample=sample
             )
             at_once = max(1, _FAMILY_NUMBERS // numbers_of(geometry) ** 2)
-            found[name] = tuple(chain.from_iterable(side_by_side(look, families_of(geometry), at_once)))
+            found[name] = tuple(chain.from_iterable(side_by_side(look, families_of(geometry), at_once, _work_of)))
             progress("damage", len(found), len(geometries))
     return found
 
@@ -103,6 +103,11 @@ class _Pupil:
     def of(cls, name: str, layer: nn.Conv2d, images: int, seed: int) -> _Pupil:
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
         return cls(layer, generator, LayerMoments(layer, images, generator))
+
+
+def _work_of(family: Family) -> float:
+    """How long a family is looked at, roughly: filters cut out of a primary, for every number of these."""
+    return len(family.spec.crops) * family.spec.window_choices * len(family.primaries)
 
 
 def _sample(geometry: ConvGeometry, generator: torch.Generator) -> Tensor:
