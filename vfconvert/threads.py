@@ -23,7 +23,8 @@ def side_by_side(
 ) -> list[Made]:
     """`work` of each, in order, without gradients, `most` at a time, in as many threads as torch computes in.
 
-    Those of the highest `cost` are begun first, so that no thread is left alone with one of them at the end. Where there is less to do at a time than threads each computes in its share of them. torch's number of threads is
+    Those of the highest `cost` are begun first, so that no thread is left alone with one of them at the end. Where
+    there is less to do at a time than threads each computes in its share of them. torch's number of threads is
     afterwards as before. Callers in several threads take turns; `work` itself must not call this.
     """
 
