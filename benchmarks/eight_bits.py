@@ -3,8 +3,8 @@
     python -m benchmarks.eight_bits DATA --network resnet56 --kind spatial
 
 DATA is the folder of `benchmarks.accuracy`. Every converted layer is computed as an ordinary convolution. Weights are
-stored whole; as banks of which a mask has steps of its own where the primaries' lose more than twice what outputs' own
-do (as the product has it), or four times; and as banks alone. Errors are those of the outputs, over the float32 file's.
+stored whole; as banks with steps of their own for as many masks as it takes to lose at most 1.5 times what scales of
+the outputs lose (as the product has it), or 1.25 times; and as banks alone. Errors are those of the network's outputs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vfconvert.nn import VersatileConv2d
 from vfconvert.quantizing import quantize_int8, shared_weights
 from vfconvert.quantizing.sessions import open_session
 
-WAYS = {"whole": 0.0, "banks": 2.0, "banks, steps of their own at four times": 4.0, "banks alone": float("inf")}
+WAYS = {"whole": 0.0, "banks": 1.5, "banks, at 1.25 times": 1.25, "banks alone": float("inf")}
 
 
 def main() -> None:

@@ -5,9 +5,9 @@ primary `p(o)` under a mask, by a factor in which its scale and the norm that fo
 scale a primary, `q_o = ±M_o ∘ Q_p` are whole numbers again and `|b_o| S_p` is the scale of the output: so the file
 holds `Q` once, and the runtime makes the weight of it when it loads the file, which then runs as if it were stored.
 
-A scale of a whole primary is coarse for what a mask leaves of it where that is small. Where it would lose more than
-twice what scales of the outputs lose, the mask has a bank of its own, `M ∘ F_p = S_mp Q_mp`, of as many numbers as it
-leaves.
+A scale of a whole primary is coarse for what a mask leaves of it where that is small. Where a layer would lose more
+than 1.5 times what scales of its outputs lose, masks have banks of their own, `M ∘ F_p = S_mp Q_mp`, of as many
+numbers as they leave: those first that gain the most for their bytes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _LARGEST = 64  # of a whole number, as of all weights: see `vfconvert.quantizing.eight_bits`
 _TINY = float(np.finfo(np.float32).tiny)
 _EXACT = 1e-4  # of the largest weight of an output, by which it may differ from its share of the bank
-_COARSER = 2.0  # times the error of scales of the outputs, that a scale of their primary may bring
+_COARSER = 1.5  # times the error that a layer has with scales of its outputs, which scales of primaries may bring
 _AT_ONCE = 2**20  # numbers that are compared at a time
 
 Array = NDArray[Any]
@@ -104,18 +104,23 @@ class _Shared:
         masks, primaries = torch.div(rows, len(filters), rounding_mode="floor"), rows % len(filters)
         cuts, common, own = list(_cuts(layer)), _step(filters), set[int]()
         steps = common.expand(len(cuts), -1).clone()
-        for mask, (begin, end, around) in enumerate(cuts):
+        whole, gains = [0.0, 0.0], list[tuple[float, float, int, Tensor]]()
+        for mask, (begin, end, _) in enumerate(cuts):
             mine = masks == mask
             energy = torch.zeros(len(filters), dtype=torch.float64)
             energy.index_add_(0, primaries[mine], factors[mine].square())
-            if not (around.any() and bool(energy.any())):
+            if not bool(energy.any()):
                 continue
             cut = filters[(slice(None), *map(slice, begin, end))]
             finer = _step(cut)
             lost, least = (float((energy * _lost(cut, step)).sum()) for step in (common, finer))
-            if lost > _COARSER**2 * least:
-                steps[mask] = finer
-                own.add(mask)
+            whole = [whole[0] + lost, whole[1] + least]
+            gains.append(((lost - least) / cut[0].numel(), lost - least, mask, finer))
+        for _, gain, mask, finer in sorted(gains, key=lambda each: -each[0]):  # the most for its bytes first
+            if gain <= 0 or whole[0] <= _COARSER**2 * whole[1]:
+                break
+            steps[mask], whole[0] = finer, whole[0] - gain
+            own.add(mask)
         return cls(layer, factors.numpy(), masks.numpy(), primaries.numpy(), steps.double().numpy(), frozenset(own))
 
     @property
