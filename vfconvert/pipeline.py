@@ -34,6 +34,7 @@ from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Silent, Watcher
 from vfconvert.tuning import tune
 from vfconvert.tuning_course import course_of
+from vfconvert.tuning_identity import fit_identity_of
 from vfconvert.tuning_start import Start, done, folder_of, keep_fit, kept_fit, own_folder, saved, shared
 from vfconvert.verification import image_with_detections
 from vfconvert.version import __version__
@@ -121,11 +122,12 @@ def _fitted(run: Run, images: Images, table: CostTable, watcher: Watcher) -> Sta
     """A start from the fit of the plan, which an earlier run may have kept."""
     options, prepared = run.options, run.prepared
     fitted = run.search(images, table) if options.searches else None
-    if fitted is None and (fitted := kept_fit(run.plan, prepared, options, images)) is not None:
+    identity = fit_identity_of(prepared, options, run.plan, images)
+    if fitted is None and (fitted := kept_fit(run.plan, prepared, options, identity)) is not None:
         watcher.note(f"training from the fit of an earlier run in {folder_of(options)}")
         run.note_left_out(images)
     start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
-    keep_fit(start, prepared, options, images)
+    keep_fit(start, prepared, options, identity)
     return start
 
 

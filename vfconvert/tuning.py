@@ -16,7 +16,7 @@ from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Board, Log, Silent, Watcher
 from vfconvert.tuning_course import Course, names_of, per_image, task_about
 from vfconvert.tuning_identity import identity_of
-from vfconvert.tuning_start import DONE, PLAN, Start, folder_of, notes_of, write_start_plan
+from vfconvert.tuning_start import DONE, Start, folder_of, notes_of
 
 
 def tune(
@@ -29,7 +29,6 @@ def tune(
     if ranks.first and job.folder is not None:
         log = Log(job.folder, begun)
         (job.folder / DONE).unlink(missing_ok=True)
-        write_start_plan(start.plan, prepared, job.folder / PLAN)
         told = Told(log, options.training.tensorboard, watcher)
     trained = train(job, told, start.state)
     fitted = Fitted(

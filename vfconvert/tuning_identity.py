@@ -88,5 +88,5 @@ def _named(examples: Examples) -> str:
 
 def as_said_now(state: State, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its run, as this version says it."""
-    assumed = {name: wanted[name] for name in ("images named", "target images") if name in wanted}
+    assumed = {name: wanted[name] for name in ("images named", "target images")}
     return {k: v for k, v in {**_BEFORE, **assumed, **state.identity}.items() if k not in _NO_LONGER}

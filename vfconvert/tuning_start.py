@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from vfconvert.delivery import paths_of
 from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import check_writable
 from vfconvert.fitting.sweep import Fitted
-from vfconvert.inputs import Images
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.flattened import flattened_convs
 from vfconvert.options import ConversionOptions
@@ -38,7 +37,7 @@ from vfconvert.training.checkpoint import (
 from vfconvert.training.learner import part
 from vfconvert.training.ranks import Ranks
 from vfconvert.training.watching import Watcher
-from vfconvert.tuning_identity import as_said_now, fit_identity_of, identity_of
+from vfconvert.tuning_identity import as_said_now, identity_of
 
 PLAN, DONE = "plan.json", "exported"
 
@@ -114,24 +113,24 @@ def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> S
     return Start(plan=plan, fitted=_fitted(prepared.teacher, plan, state), state=state)
 
 
-def kept_fit(plan: Plan, prepared: Prepared, options: ConversionOptions, images: Images) -> Fitted | None:
-    """The fit of this very plan to these very images that an earlier run kept; None where there is none."""
+def kept_fit(plan: Plan, prepared: Prepared, options: ConversionOptions, identity: Mapping[str, Any]) -> Fitted | None:
+    """The fit of a plan that an earlier run kept, if it is of this identity; None where there is none."""
     try:
         state = read_checkpoint(folder_of(options), FIT)
-        if state is None or differences(state.identity, fit_identity_of(prepared, options, plan, images)):
+        if state is None or differences(state.identity, identity):
             return None
         return _fitted(prepared.teacher, plan, state)
     except TrainingError:  # damaged: it is made again
         return None
 
 
-def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions, images: Images) -> None:
+def keep_fit(start: Start, prepared: Prepared, options: ConversionOptions, identity: Mapping[str, Any]) -> None:
     """Write a fit and its plan beside where checkpoints will be, so that no fault of the training loses it."""
     folder = folder_of(options)
     for name in (NAME, DONE):  # of a run whose file was written
         (folder / name).unlink(missing_ok=True)
     state = _untrained(start.fitted)
-    state.identity = fit_identity_of(prepared, options, start.plan, images)
+    state.identity = identity
     write_checkpoint(state, folder, FIT)
     write_start_plan(start.plan, prepared, folder / PLAN)
 

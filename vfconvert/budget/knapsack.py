@@ -156,22 +156,21 @@ def _check_reachable(table: OptionTable, limits: Mapping[str, float], candidates
         )
         whole = whole_of(table, cost) or 1.0
         if least > limit:
-            raise BudgetError(
-                f"{cost}: {amount_text(cost, limit)} ({limit / whole:.1%} of the original) is wanted, and "
-                f"{amount_text(cost, least)} ({least / whole:.1%}) is the least that can be reached"
-                f"{_in_the_way(table)}"
-            )
+            raise _out_of_reach(table, cost, limit, least, whole)
 
 
 def check_size(table: OptionTable, limit: float, original_bytes: int) -> None:
     """Raise `BudgetError` where no plan makes a file of at most `limit` bytes."""
     least = file_bytes(table, least_of(table, "params"))
     if least > limit:
-        raise BudgetError(
-            f"size: {amount_text('size', limit)} ({limit / original_bytes:.1%} of the original) is wanted, and "
-            f"{amount_text('size', least)} ({least / original_bytes:.1%}) is the least that can be reached"
-            f"{_in_the_way(table)}"
-        )
+        raise _out_of_reach(table, "size", limit, least, original_bytes)
+
+
+def _out_of_reach(table: OptionTable, cost: str, limit: float, least: float, whole: float) -> BudgetError:
+    return BudgetError(
+        f"{cost}: {amount_text(cost, limit)} ({limit / whole:.1%} of the original) is wanted, and "
+        f"{amount_text(cost, least)} ({least / whole:.1%}) is the least that can be reached{_in_the_way(table)}"
+    )
 
 
 def _in_the_way(table: OptionTable) -> str:
