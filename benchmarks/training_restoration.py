@@ -2,6 +2,7 @@
 
     python -m benchmarks.training_restoration DATA --kinds spatial --minutes 50 --on test
     python -m benchmarks.training_restoration DATA --early     # held out, after 1, 5 and 20 % of the steps too
+    torchrun --nproc-per-node 2 -m benchmarks.training_restoration DATA --kinds lines   # in two processes
 
 DATA and judging are those of `benchmarks.restoration`. Training: random 48x48 patches of the first 80 images of
 BSD100, each image at scales 2, 3 and 4, luminance in 8 bits, degraded as the product does it. `--on held-out` judges on
@@ -15,9 +16,11 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import io
 import json
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +40,7 @@ from vfconvert.tasks.task import task_of
 from vfconvert.training import loop
 from vfconvert.training.job import Job
 from vfconvert.training.loop import train
+from vfconvert.training.ranks import Ranks
 from vfconvert.training_options import TrainingOptions
 
 VIEWS = 16  # of each image at each scale in an epoch
@@ -95,6 +99,13 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="folder in which fitted networks are kept")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
     arguments = parser.parse_args()
+    ranks = Ranks.of_environment()
+    with ranks.together(torch.device(arguments.device)):
+        run(arguments, ranks)
+
+
+def run(arguments: argparse.Namespace, ranks: Ranks) -> None:
+    """Convert in the first process, train in all of them; the first prints."""
     loop._COUNTED = 1  # told of every step
     teacher = vdsr()
     teacher.load_state_dict(load_file(arguments.data / "vdsr.safetensors"))
@@ -102,19 +113,23 @@ def main() -> None:
     known = sorted((arguments.data / "bsd100").glob("*.png"))
     judged = sorted((arguments.data / "set5").glob("*.bmp")) if arguments.on == "test" else known[80:90]
     changes = {key: json.loads(value) for key, _, value in (item.partition("=") for item in arguments.set)}
-    print(f"VDSR teacher, {arguments.on}: {_decibels(teacher, judged)}", flush=True)
+    if ranks.first:
+        print(f"VDSR teacher, {arguments.on}: {_decibels(teacher, judged)}", flush=True)
     for kind in arguments.kinds.split(","):
         begun = perf_counter()
-        student = _fitted(teacher, known[:80], kind, arguments)
-        print(
-            f"{kind}: {_decibels(student, judged)} after the fit, {parameters(student) / parameters(teacher):.3f} of "
-            f"the parameters, {perf_counter() - begun:.0f} s",
-            flush=True,
-        )
-        job = _job(teacher, student, known, arguments, changes)
-        epochs = arguments.epochs or _epochs(job, arguments.minutes)
+        student = _of_first(_fitted(teacher, known[:80], kind, arguments, ranks) if ranks.first else None, ranks)
+        if ranks.first:
+            print(
+                f"{kind}: {_decibels(student, judged)} after the fit, {parameters(student) / parameters(teacher):.3f} "
+                f"of the parameters, {perf_counter() - begun:.0f} s",
+                flush=True,
+            )
+        job = _job(teacher, student, known, arguments, changes, ranks)
+        epochs = _of_first(arguments.epochs or _epochs(job, arguments.minutes), ranks)
         job = dataclasses.replace(job, options=dataclasses.replace(job.options, epochs=epochs))
-        trained = train(job, _Printed(job, judged, early=arguments.early)).model
+        trained = train(job, _Printed(job, judged, early=arguments.early) if ranks.first else None).model
+        if not ranks.first:
+            continue
         print(
             f"{kind}, {job.options.epochs} epochs, seed {arguments.seed}: {_decibels(trained, judged)} {arguments.on}, "
             f"{perf_counter() - begun:.0f} s with the fit",
@@ -122,7 +137,7 @@ def main() -> None:
         )
 
 
-def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argparse.Namespace) -> nn.Module:
+def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argparse.Namespace, ranks: Ranks) -> nn.Module:
     cache = arguments.cache
     kept = cache / f"vdsr-{kind}-{arguments.reconstruct}-{arguments.seed}.pt" if cache is not None else None
     if kept is not None and kept.exists():
@@ -130,14 +145,27 @@ def _fitted(teacher: nn.Module, paths: list[Path], kind: str, arguments: argpars
         return found
     device = torch.device(arguments.device)
     teacher, images = copy.deepcopy(teacher).to(device), patches(paths, 384, arguments.seed).to(device)
-    made = fitted(teacher, images, WISHES[kind], arguments.seed, arguments.reconstruct)
+    with ranks.with_all_threads():
+        made = fitted(teacher, images, WISHES[kind], arguments.seed, arguments.reconstruct)
     if kept is not None:
         torch.save(made, kept)
     return made
 
 
+def _of_first(value: Any, ranks: Ranks) -> Any:
+    """What the first process has, for all."""
+    held = io.BytesIO()
+    torch.save(value, held)
+    return torch.load(io.BytesIO(ranks.from_first(held.getvalue(), torch.device("cpu"))), weights_only=False)
+
+
 def _job(
-    teacher: nn.Module, student: nn.Module, known: list[Path], arguments: argparse.Namespace, changes: dict[str, object]
+    teacher: nn.Module,
+    student: nn.Module,
+    known: list[Path],
+    arguments: argparse.Namespace,
+    changes: dict[str, object],
+    ranks: Ranks,
 ) -> Job:
     options = TrainingOptions(**{"epochs": 1, "batch": 16, "views": VIEWS, **changes})  # type: ignore[arg-type]
     device, transform = torch.device(arguments.device), EachAtItsScale()
@@ -155,14 +183,25 @@ def _job(
             seed=arguments.seed,
             views=options.views,
             workers=options.workers,
+            rank=ranks.rank,
+            world=ranks.world,
         ),
         validation=BatchStream(
-            validation, range(len(validation)), transform, batch=30, seed=0, shuffle=False, train=False
+            validation,
+            range(len(validation)),
+            transform,
+            batch=30,
+            seed=0,
+            shuffle=False,
+            train=False,
+            rank=ranks.rank,
+            world=ranks.world,
         ),
         example=example.to(device),
         options=options,
         seed=arguments.seed,
         device=device,
+        ranks=ranks,
     )
 
 

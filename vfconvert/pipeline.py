@@ -104,7 +104,8 @@ def _tuned(run: Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) ->
             course = course_of(prepared, options, ranks)  # what is wrong with it is told before the fit
             start = saved(prepared, options, told) if ranks.first else None
             if images is not None and start is None:
-                start = _fitted(run, images, table, told)
+                with ranks.with_all_threads():
+                    start = _fitted(run, images, table, told)
             begun = shared(start, prepared, options, ranks)
             with run.clock.stage("train"):
                 trained, run.training = tune(begun, course, prepared, options, ranks, told if ranks.first else None)
@@ -112,7 +113,8 @@ def _tuned(run: Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) ->
             return None
         run.plan, run.judged_from = begun.plan, half
         run.save_plan()
-        exported = _export(run, trained, images, table)
+        with ranks.with_all_threads():
+            exported = _export(run, trained, images, table)
         if not exported.report.discarded:  # else --resume writes it under other gates
             done(options)
         return exported

@@ -16,6 +16,7 @@ from vfconvert.budget.building import option_table
 from vfconvert.budget.cache import is_damaged, key_of, read_harms, write_harms
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.damage import harms_of
+from vfconvert.budget.layout import with_channels_last
 from vfconvert.budget.sensitivity import BACKWARD_BATCH, sensitivity_of
 from vfconvert.budget.table import OptionTable
 from vfconvert.exporting.outputs import named_outputs
@@ -77,15 +78,14 @@ def measure_options(
         if subject.network is None:
             forward = Portion(batch_of_whole(subject.teacher, images))
         backward = Portion(min(BACKWARD_BATCH, forward.size))
+        teacher = with_channels_last(subject.teacher, images[: min(2, forward.size)])
         sensitivity = backward.fitted(
-            lambda batch: sensitivity_of(
-                subject.teacher, list(missing), some, seed=seed, batch=batch, progress=progress
-            )
+            lambda batch: sensitivity_of(teacher, list(missing), some, seed=seed, batch=batch, progress=progress)
         )
         measure = sensitivity.measure
         harms |= forward.fitted(
             lambda batch: harms_of(
-                subject.teacher,
+                teacher,
                 subject.network,
                 missing,
                 sensitivity,

@@ -18,16 +18,22 @@ DISK_BYTES = 1024 * 2**20  # half-precision bytes from which a temporary file ho
 
 
 class Boundary:
-    """A tensor `(N, …)` filled batch by batch and read by slices or by index, as float32."""
+    """A tensor `(N, …)` filled batch by batch and read by slices or by index, as float32.
 
-    def __init__(self, count: int, shape: torch.Size) -> None:
+    With `channels_last` the numbers of a `(C, H, W)` lie in memory as such batches have them.
+    """
+
+    def __init__(self, count: int, shape: torch.Size, *, channels_last: bool = False) -> None:
+        stored = torch.Size((*shape[1:], shape[0])) if channels_last else shape
         numbers = count * shape.numel()
         half = numbers * 4 > HALF_BYTES
         self._values: Tensor
         if half and numbers * 2 > DISK_BYTES:
-            self._values = _on_disk(numbers).view(count, *shape)
+            self._values = _on_disk(numbers).view(count, *stored)
         else:
-            self._values = torch.empty(count, *shape, dtype=torch.float16 if half else torch.float32)
+            self._values = torch.empty(count, *stored, dtype=torch.float16 if half else torch.float32)
+        if channels_last:
+            self._values = self._values.permute(0, 3, 1, 2)
         self._filled = 0
 
     @classmethod
@@ -68,7 +74,9 @@ class Filling:
     def add(self, batch: Tensor) -> None:
         """The next rows."""
         if self._made is None:
-            self._made = Boundary(self._count, batch.shape[1:])
+            last = batch.dim() == 4 and not batch.is_contiguous()
+            last = last and batch.is_contiguous(memory_format=torch.channels_last)
+            self._made = Boundary(self._count, batch.shape[1:], channels_last=last)
         self._made.append(batch)
 
     def result(self) -> Boundary:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vfconvert.container import processors
 from vfconvert.errors import TrainingError
 
 _PATIENCE = timedelta(hours=24)  # for the first process, which fits the network while the others wait
@@ -23,11 +24,12 @@ _LOST = ("Connection closed", "Connection reset", "connection", "NCCL", "Gloo", 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """One process: the `rank`-th of `world`, the `local`-th of its machine."""
+    """One process: the `rank`-th of `world`, the `local`-th of the `beside` processes of its machine."""
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    beside: int = 1
 
     @classmethod
     def of_environment(cls) -> Ranks:
@@ -40,7 +42,8 @@ class Ranks:
         except (KeyError, ValueError) as error:
             given = ", ".join(f"{name}={os.environ.get(name, '')}" for name in names)
             raise TrainingError(f"{given}: expected three numbers, as torchrun sets them; use it") from error
-        return cls(rank, world, local)
+        beside = os.environ.get("LOCAL_WORLD_SIZE", "")  # not every launcher says this one
+        return cls(rank, world, local, int(beside) if beside.isdecimal() else 1)
 
     @property
     def first(self) -> bool:
@@ -63,6 +66,16 @@ class Ranks:
             raise TrainingError("another process has stopped, and with it this one; see what that one says") from error
         finally:
             distributed.destroy_process_group()
+
+    @contextmanager
+    def with_all_threads(self) -> Iterator[None]:
+        """Within, this process computes in as many threads as all of its machine together: the others wait for it."""
+        count = torch.get_num_threads()
+        torch.set_num_threads(max(count, min(count * self.beside, processors())))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(count)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes; in place."""
