@@ -12,6 +12,7 @@ from tests.budget.nets import classifier, divergence, pictures
 from vfconvert.analysis.graph import trace
 from vfconvert.budget.candidates import families_of
 from vfconvert.budget.damage import Harm, harms_of
+from vfconvert.budget.layout import with_channels_last
 from vfconvert.budget.sensitivity import Sensitivity, sensitivity_of
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import compress
@@ -104,6 +105,12 @@ def test_one_pass_for_several_layers_finds_what_one_for_each_does(monkeypatch: p
     assert together == alone == tight
     assert list(together) == [f"layers.{index}" for index in range(6)]
     assert (few, many) == (3, 6)  # with that of the layer called twice, whose batches are smaller
+
+
+def test_channels_last_change_no_damage(model: nn.Sequential, harms: Harms) -> None:
+    turned = with_channels_last(model, pictures(2).float())
+    assert turned is not model
+    assert close(harms, measured(turned))
 
 
 def test_meta_other_images_are_seen(model: nn.Sequential, harms: Harms) -> None:

@@ -14,7 +14,7 @@ from tests.fitting.nets import ResidualNet, images, settled
 from tests.references import assert_close_enough
 from vfconvert.fitting import boundary as boundary_module
 from vfconvert.fitting.augment import Augmentation
-from vfconvert.fitting.boundary import Boundary
+from vfconvert.fitting.boundary import Boundary, Filling
 from vfconvert.fitting.layers import refit_kept, set_norm, slope
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_loss, output_pass
@@ -84,6 +84,21 @@ def test_boundary_holds_large_activations_in_half_and_larger_on_disk(monkeypatch
         assert_close_enough(held[torch.tensor([7, 2])], values[[7, 2]], tolerance=1e-3)
     held[0:3].zero_()  # as an operation in place would
     assert_close_enough(held[0:10], values, tolerance=1e-3)
+
+
+def test_boundary_holds_activations_in_the_order_that_they_come_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.randn(6, 3, 4, 5)
+    for half_bytes, disk_bytes in ((10**9, 10**9), (1, 10**9), (1, 1)):
+        monkeypatch.setattr(boundary_module, "HALF_BYTES", half_bytes)
+        monkeypatch.setattr(boundary_module, "DISK_BYTES", disk_bytes)
+        for order in (torch.contiguous_format, torch.channels_last):
+            filling = Filling(6)
+            for part in torch.split(values.contiguous(memory_format=order), 4):
+                filling.add(part)
+            held = filling.result()
+            assert held[1:4].is_contiguous(memory_format=order)
+            assert_close_enough(held[0:6], values, tolerance=1e-3)
+            assert_close_enough(held[torch.tensor([5, 2])], values[[5, 2]], tolerance=1e-3)
 
 
 def test_activations_on_disk_leave_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

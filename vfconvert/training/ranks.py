@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -106,10 +107,12 @@ class Ranks:
         if self.world == 1:
             return model
         places = [device.index] if device.type == "cuda" else None
+        known = inspect.signature(DistributedDataParallel).parameters  # newer versions of torch have another name
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": not frozen_norms
+        }
         # heads for training alone are never called
-        return DistributedDataParallel(
-            model, device_ids=places, broadcast_buffers=not frozen_norms, find_unused_parameters=True
-        )
+        return DistributedDataParallel(model, device_ids=places, find_unused_parameters=True, **buffers)
 
 
 def plain_norms(model: nn.Module) -> nn.Module:
