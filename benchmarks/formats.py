@@ -22,8 +22,6 @@ from vfconvert.exporting.recipe import write_safetensors
 from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.lowering.choice import fastest
 from vfconvert.lowering.costs import CostTable
-from vfconvert.nn import VersatileConv2d
-from vfconvert.ops.blocks import PLAIN
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 
 
@@ -36,8 +34,7 @@ def main() -> None:
     teacher, example = torchvision.models.resnet18(weights=None).eval(), torch.randn(1, 3, 224, 224)
     student, network = converted(teacher, example, WISHES[arguments.kind])
     lowered = fastest(student, network, profile(student, example), CostTable())
-    model, whole = lowered.model, [name for name, form in lowered.variants.items() if form == PLAIN]
-    layers = [layer for name in whole if isinstance(layer := student.get_submodule(name), VersatileConv2d)]
+    model, layers = lowered.model, lowered.whole_layers(student)
     statistics = sum(buffer.numel() for name, buffer in student.named_buffers() if "running" in name)
     numbers = sum(parameter.numel() for parameter in student.parameters()) + statistics
     print(

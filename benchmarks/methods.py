@@ -16,7 +16,7 @@ from benchmarks.subjects import Bench
 from vfconvert.budget.sensitivity import sensitivity_of
 from vfconvert.budget.table import KEEP, LayerOptions, Option, OptionTable
 from vfconvert.fitting.boundary import Boundary, advance
-from vfconvert.fitting.samples import SegmentSamples, batch_of, layer_moments
+from vfconvert.fitting.samples import SegmentSamples, layer_moments, usual_batch
 from vfconvert.ops.moments import Moments
 from vfconvert.specs import ConvGeometry
 
@@ -180,6 +180,7 @@ def _moments(bench: Bench) -> Iterator[_Found]:
     reactions = sensitivity_of(bench.teacher, names, bench.images, seed=bench.seed).by_layer
     generator = torch.Generator().manual_seed(bench.seed)
     entry = Boundary.of(bench.images)
+    batch = usual_batch(bench.network, next(bench.teacher.parameters()).device)
     for segment in bench.network.segments:
         samples = SegmentSamples(
             bench.network,
@@ -189,7 +190,7 @@ def _moments(bench: Bench) -> Iterator[_Found]:
             entry,
             entry,
             bench.images,
-            batch=batch_of(bench.network),
+            batch=batch,
         )
         for node in segment.nodes:
             name = str(node.target)
@@ -207,7 +208,7 @@ def _moments(bench: Bench) -> Iterator[_Found]:
                 )
         if segment.exit.op == "output":
             return
-        entry = advance(bench.teacher, segment, bench.network.source, bench.images, entry, batch_of(bench.network))
+        entry = advance(bench.teacher, segment, bench.network.source, bench.images, entry, batch)
 
 
 def _kept(found: _Found) -> Option:

@@ -16,7 +16,7 @@ from vfconvert.fitting.boundary import Boundary, advance
 from vfconvert.fitting.layers import refit_kept, set_norm, slope
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.reconstruct import Descent, output_pass, reconstruct_segment
-from vfconvert.fitting.samples import Sample, SegmentSamples, batch_of, layer_moments
+from vfconvert.fitting.samples import Sample, SegmentSamples, layer_moments, usual_batch
 from vfconvert.ops.moments import Moments
 from vfconvert.rewriting import replace_module
 
@@ -39,7 +39,7 @@ def repair(
     """
     student = copy.deepcopy(teacher) if student is None else student
     generator = torch.Generator().manual_seed(options.seed)
-    batch, changed = batch_of(network), False
+    batch, changed = usual_batch(network, next(teacher.parameters()).device), False
     teacher_entry = student_entry = Boundary.of(images)
     for segment in network.segments:
         samples = SegmentSamples(

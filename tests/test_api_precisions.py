@@ -109,6 +109,7 @@ def test_gates_judge_the_size_of_all_precisions(found: vfconvert.Conversion, tmp
         ("small.ts", {"precision": "int8"}, r"got int8 as torchscript, expected onnx, the one format that has it$"),
         ("small.onnx", {"precision": "fp16", "format": "pt2"}, "got fp16 as pt2, expected onnx"),
         ("small.onnx", {"precision": "fp16", "opset": 3}, r"^export\(\): opset: got 3, expected 18 to 23$"),
+        ("small.safetensors", {"opset": 20}, r"got opset=20 for safetensors, which has none; leave it out$"),
     ],
 )
 def test_what_no_format_has_is_refused(
@@ -177,7 +178,7 @@ def test_eight_bits_store_the_bank_of_a_layer_that_is_computed_whole(
 ) -> None:
     found._delivery = in_form(found._delivery, PLAIN)
     shared = found.export(tmp_path / "small.onnx", precision="int8")
-    monkeypatch.setattr(Delivery, "whole_layers", property(lambda self: ()))
+    monkeypatch.setattr(Lowered, "whole_layers", lambda self, student: ())
     whole = found.export(tmp_path / "whole.onnx", precision="int8")
     first, second, third = 9 * 3 * 8, 9 * 8 * 16, 9 * 16 * 16
     assert weights_in_eight_bits(tmp_path / "whole.onnx") == first + second + third

@@ -21,9 +21,8 @@ from vfconvert.exporting.torchscript import export_torchscript
 from vfconvert.files import atomic_path, check_writable, sha256_of
 from vfconvert.formats import SUFFIXES, format_of
 from vfconvert.lowering.network import Lowered, lower
-from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.several_inputs import inputs_of
-from vfconvert.ops.blocks import CANCELLING, PLAIN, VARIANTS
+from vfconvert.ops.blocks import CANCELLING, VARIANTS
 from vfconvert.options import ConversionOptions
 from vfconvert.quantizing import judge, quantize_int8, to_fp16
 from vfconvert.reporting.latency import PrecisionReport
@@ -72,13 +71,6 @@ class Delivery:
             return self
         others = {name: VARIANTS[0] if form == CANCELLING else form for name, form in variants.items()}
         return replace(self, inference=lower(self.student, self.network, others))
-
-    @property
-    def whole_layers(self) -> tuple[VersatileConv2d, ...]:
-        """The versatile layers that are computed as ordinary convolutions."""
-        names = [name for name, form in self.inference.variants.items() if form == PLAIN]
-        layers = [self.student.get_submodule(name) for name in names]
-        return tuple(layer for layer in layers if isinstance(layer, VersatileConv2d))
 
 
 def paths_of(options: ConversionOptions) -> dict[str, Path]:
@@ -167,7 +159,8 @@ def _precisions(
             beside, temporary = folder / f"{name}.onnx", outputs.enter_context(atomic_path(target))
             if name == "int8":
                 quantize_int8(original, beside, calibration)
-                quantize_int8(converted, temporary, calibration, delivery.whole_layers)
+                layers = delivery.inference.whole_layers(delivery.student)
+                quantize_int8(converted, temporary, calibration, layers)
             else:
                 to_fp16(original, beside, calibration)
                 to_fp16(converted, temporary, calibration)

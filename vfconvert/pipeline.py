@@ -108,7 +108,7 @@ def _tuned(run: Run, ranks: Ranks, table: CostTable, watcher: Watcher | None) ->
                     start = _fitted(run, images, table, told)
             begun = shared(start, prepared, options, ranks)
             with run.clock.stage("train"):
-                trained, run.training = tune(begun, course, prepared, options, ranks, told if ranks.first else None)
+                trained, run.training = tune(begun, course, prepared, options, ranks, told)
         if images is None:
             return None
         run.plan, run.judged_from = begun.plan, half
@@ -129,7 +129,7 @@ def _fitted(run: Run, images: Images, table: CostTable, watcher: Watcher) -> Sta
         watcher.note(f"training from the fit of an earlier run in {folder_of(options)}")
         run.note_left_out(images)
     start = Start(plan=run.plan, fitted=fitted or run.fit(run.plan, images), state=None)
-    keep_fit(start, prepared, options, identity)
+    keep_fit(start, prepared, options, identity)  # a kept one too: its plan may be another's, if that run was killed
     return start
 
 

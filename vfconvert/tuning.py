@@ -20,7 +20,7 @@ from vfconvert.tuning_start import DONE, Start, folder_of, notes_of
 
 
 def tune(
-    start: Start, course: Course, prepared: Prepared, options: ConversionOptions, ranks: Ranks, watcher: Watcher | None
+    start: Start, course: Course, prepared: Prepared, options: ConversionOptions, ranks: Ranks, watcher: Watcher
 ) -> tuple[Fitted, TrainingReport]:
     """Train the start's student. Raises `TrainingError`, the errors of the data, and `TrainingInterrupted`."""
     job = _job(start, course, prepared, options, ranks)
@@ -43,9 +43,8 @@ def tune(
 class Told:
     """Passes on what a run tells: to the log, to TensorBoard where it is asked for, to the screen."""
 
-    def __init__(self, log: Log, board: Path | None, watcher: Watcher | None) -> None:
-        self._log, self._board = log, Board(board) if board is not None else None
-        self._watcher = watcher if watcher is not None else Silent()
+    def __init__(self, log: Log, board: Path | None, watcher: Watcher) -> None:
+        self._log, self._board, self._watcher = log, Board(board) if board is not None else None, watcher
 
     def step(self, step: int, steps: int, loss: float, rate: float, images_per_second: float) -> None:
         """Of that number, from 1."""

@@ -105,7 +105,7 @@ def saved(prepared: Prepared, options: ConversionOptions, watcher: Watcher) -> S
             f"{folder / NAME} to train anew"
         )
     wanted = identity_of(prepared, options)
-    check_identity(as_said_now(state, wanted), wanted, folder, f"remove {folder / NAME} to train anew")
+    check_identity(as_said_now(state, wanted), wanted, folder)
     path = folder / PLAN
     if not path.exists():
         raise TrainingError(f"{path} is missing, without which the checkpoint says nothing; remove {folder}")

@@ -121,6 +121,8 @@ class Conversion:
         number = read_value("export(): opset", "int", opset)
         if not OPSETS[0] <= number <= OPSETS[1]:
             raise ExportError(f"export(): opset: got {number}, expected {OPSETS[0]} to {OPSETS[1]}")
+        if number != OPSETS[0] and name != "onnx":
+            raise ExportError(f"{target}: got opset={number} for {name}, which has none; leave it out")
         options = dataclasses.replace(
             self._options,
             output=target,

@@ -53,6 +53,8 @@ def main(ctx: click.Context) -> None:
     after layer on unlabelled images, writes it as an ONNX file, compares that file with the network, and tells how much
     of the original's behaviour is left. MODEL itself is never changed.
     """
+    if "WORLD_SIZE" in os.environ:  # under torchrun DistributedDataParallel tells every process of what it might save
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     if ctx.invoked_subcommand != batch.name:  # which shares processors out to those that it starts
         _fit_into_container()
 

@@ -18,7 +18,6 @@ from vfconvert.ops.moments import Moments, MomentSum, SampleSum, patches
 from vfconvert.specs import ConvGeometry
 
 BATCH = 64
-CPU = torch.device("cpu")
 _SAMPLES_PER_INPUT = 12  # samples wanted for each unfolded input
 _FEWEST, _MOST = 32_768, 131_072
 _INDEPENDENT = 16  # positions of an image that count as samples of their own: the others are much like these
@@ -29,20 +28,15 @@ _ACTIVATION_NUMBERS = 2**23  # in one activation of a batch: with larger ones pr
 _ON_DEVICES = 2**26  # the same where it is the memory that counts
 
 
-def batch_of(network: Network, device: torch.device = CPU) -> int:
-    """Images at a time: fewer where one image's largest activation is large."""
-    return batch_for(network.largest, device)
-
-
 def batch_for(largest: int, device: torch.device) -> int:
-    """The same, from the numbers in that activation."""
+    """Images at a time, from the numbers in one image's largest activation: fewer where these are many."""
     most = _ACTIVATION_NUMBERS if device.type == "cpu" else _ON_DEVICES
     return max(1, min(BATCH, most // max(1, largest)))
 
 
-def usual_batch(network: Network | None, device: torch.device = CPU) -> int:
-    """The same, where a network may have no graph."""
-    return batch_of(network, device) if network is not None else BATCH
+def usual_batch(network: Network | None, device: torch.device) -> int:
+    """The same for a network, which may have no graph."""
+    return batch_for(network.largest, device) if network is not None else BATCH
 
 
 @dataclass(frozen=True, eq=False)

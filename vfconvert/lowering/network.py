@@ -46,6 +46,11 @@ class Lowered:
     model: nn.Module
     variants: dict[str, str]
 
+    def whole_layers(self, student: nn.Module) -> tuple[VersatileConv2d, ...]:
+        """The versatile layers of the network before, that this one computes as ordinary convolutions."""
+        layers = [student.get_submodule(name) for name, form in self.variants.items() if form == PLAIN]
+        return tuple(layer for layer in layers if isinstance(layer, VersatileConv2d))
+
 
 def lower(model: nn.Module, network: Network, variants: Mapping[str, str] | None = None) -> Lowered:
     """Turn every versatile layer of a traced network (in evaluation) into convolutions with slices of its bank.
@@ -283,9 +288,7 @@ class _Lowering:
 
     def _cat(self, node: fx.Node) -> Value:
         """Tensors side by side: their pieces side by side, until something wants them whole."""
-        pieces: list[fx.Node] = []
-        sizes: list[int] = []
-        order: list[int] = []
+        pieces, sizes, order = list[fx.Node](), list[int](), list[int]()
         for read in cat_inputs(node):
             value = self._emitter.scaled(node.name, self._values[read])
             start = len(order)

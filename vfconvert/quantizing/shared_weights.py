@@ -62,13 +62,12 @@ def share_(quantized: onnx.ModelProto, folded: onnx.ModelProto, layers: Sequence
 
 def _factors(weight: Array, layer: VersatileConv2d) -> Tensor | None:
     """By what every output `(N,)` of a weight `(N, C, kh, kw)` is its cut of the layer's bank; None where it is not."""
-    filters, rows = layer.weight.detach().cpu(), layer.rows.cpu()
-    if weight.shape != (len(rows), *filters.shape[1:]):
+    filters, (masks, primaries) = layer.weight.detach().cpu(), _masks_and_primaries(layer)
+    if weight.shape != (len(masks), *filters.shape[1:]):
         return None
     count, numbers = len(filters), filters[0].numel()
-    masks, primaries = torch.div(rows, count, rounding_mode="floor"), rows % count
     order = slice(None) if layer.order is None else layer.order.cpu().numpy()
-    factors = torch.zeros(len(rows), dtype=torch.float64)
+    factors = torch.zeros(len(masks), dtype=torch.float64)
     size = max(1, _AT_ONCE // (numbers * len(list(_cuts(layer)))))
     for first in (0, *range(1, count, size)):  # one alone to begin with: that tells most other layers' weights
         some = filters[first : first + (size if first else 1)].double()
@@ -81,6 +80,12 @@ def _factors(weight: Array, layer: VersatileConv2d) -> Tensor | None:
             return None
         factors[own] = factor
     return factors
+
+
+def _masks_and_primaries(layer: VersatileConv2d) -> tuple[Tensor, Tensor]:
+    """Of every output, `(N,)` each: see `vfconvert.ops.expand`."""
+    rows, count = layer.rows.cpu(), len(layer.weight)
+    return torch.div(rows, count, rounding_mode="floor"), rows % count
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +105,7 @@ class _Shared:
     @classmethod
     def of(cls, layer: VersatileConv2d, factors: Tensor) -> _Shared:
         """That of a layer whose weight this is."""
-        filters, rows = layer.weight.detach().cpu(), layer.rows.cpu()
-        masks, primaries = torch.div(rows, len(filters), rounding_mode="floor"), rows % len(filters)
+        filters, (masks, primaries) = layer.weight.detach().cpu(), _masks_and_primaries(layer)
         cuts, common, own = list(_cuts(layer)), _step(filters), set[int]()
         steps = common.expand(len(cuts), -1).clone()
         whole, gains = [0.0, 0.0], list[tuple[float, float, int, Tensor]]()
@@ -111,7 +115,7 @@ class _Shared:
             energy.index_add_(0, primaries[mine], factors[mine].square())
             if not bool(energy.any()):
                 continue
-            cut = filters[(slice(None), *map(slice, begin, end))]
+            cut = _cut(filters, begin, end)
             finer = _step(cut)
             lost, least = (float((energy * _lost(cut, step)).sum()) for step in (common, finer))
             whole = [whole[0] + lost, whole[1] + least]
@@ -132,11 +136,15 @@ class _Shared:
     def bank(self, mask: int | None = None) -> Array:
         """In whole numbers, `(P, C, kh, kw)`; for a mask with steps of its own what that leaves of it."""
         filters = self.layer.weight.detach().cpu()
-        if mask is None:
-            return _whole(filters, _step(filters)).to(torch.int8).numpy()
-        begin, end, _ = list(_cuts(self.layer))[mask]
-        cut = filters[(slice(None), *map(slice, begin, end))]
-        return _whole(cut, _step(cut)).to(torch.int8).numpy()
+        if mask is not None:
+            begin, end, _ = list(_cuts(self.layer))[mask]
+            filters = _cut(filters, begin, end)
+        return _whole(filters, _step(filters)).to(torch.int8).numpy()
+
+
+def _cut(filters: Tensor, begin: Array, end: Array) -> Tensor:
+    """Of every filter of `(P, C, kh, kw)` what lies between two corners (see `_cuts`)."""
+    return filters[(slice(None), *map(slice, begin, end))]
 
 
 def _step(filters: Tensor) -> Tensor:

@@ -132,14 +132,13 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     return [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
 
 
-def check_identity(
-    found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path, otherwise: str = "give another --checkpoints"
-) -> None:
+def check_identity(found: Mapping[str, Any], wanted: Mapping[str, Any], folder: Path) -> None:
     """Raise `TrainingError` naming all in which a checkpoint's run differs from this one, and what else to do."""
     if names := differences(found, wanted):
         said = ", ".join(f"{name} {found.get(name)!r} there and {wanted.get(name)!r} here" for name in names[:4])
         raise TrainingError(
-            f"{folder}: its checkpoint is of another run: {said}; give the same options, or {otherwise}"
+            f"{folder}: its checkpoint is of another run: {said}; give the same options, or remove "
+            f"{folder / NAME} to train anew"
         )
 
 
