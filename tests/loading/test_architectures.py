@@ -122,7 +122,8 @@ def test_build_architecture_refuses_a_factory_that(body: str, message: str, tmp_
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ("resnet18", "expected torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"),
+        ("resnet18", r"^--arch resnet18: did you mean torchvision:resnet18\? expected torchvision:NAME, timm:NAME, "),
+        ("res", "^--arch res: expected torchvision:NAME, timm:NAME, package.module:factory or path/to/file.py:factory"),
         ("torchvision:", "expected torchvision:NAME"),
         (":resnet18", "expected torchvision:NAME"),
         ("torchvision:resnt18", "torchvision has no 'resnt18'; did you mean resnet18"),

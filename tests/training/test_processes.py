@@ -125,3 +125,28 @@ def test_a_half_set_environment_is_refused(monkeypatch, names):
 def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert Ranks.of_environment() == Ranks(0, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("beside", "count", "most", "wanted"), [(2, 1, 8, 2), (4, 2, 6, 6), (1, 3, 8, 3), (2, 4, 2, 4)]
+)
+def test_one_process_works_in_the_threads_of_all(monkeypatch, beside, count, most, wanted):
+    monkeypatch.setattr("vfconvert.training.ranks.processors", lambda: most)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        with Ranks(0, 8, 0, beside).with_all_threads():
+            assert torch.get_num_threads() == wanted
+        assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("said", "beside"), [("4", 4), ("", 1), ("many", 1), (None, 1)])
+def test_how_many_processes_a_machine_has_may_be_left_unsaid(monkeypatch, said, beside):
+    for name, value in {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", said)
+    assert Ranks.of_environment() == Ranks(5, 8, 1, beside)

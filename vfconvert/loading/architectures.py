@@ -41,7 +41,8 @@ def build_architecture(architecture: str, arguments: Mapping[str, object], *, un
     """
     source, colon, name = architecture.rpartition(":")
     if not colon or not source or not name:
-        raise ArchitectureError(f"--arch {architecture}: expected {FORMS}")
+        meant = f"did you mean torchvision:{architecture}? " if architecture in models.list_models() else ""
+        raise ArchitectureError(f"--arch {architecture}: {meant}expected {FORMS}")
     finder = _SOURCES.get(source, _from_file if source.endswith(".py") else _from_package)
     with _quiet(), modules_beside(source), _filling(unfilled):
         factory, fixed = finder(source, name)
