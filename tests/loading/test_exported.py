@@ -130,6 +130,10 @@ def _rename(program: dict[str, Any]) -> None:
     spec["parameter_name"] = 'x"), open("canary", "w"), ("'
 
 
+def _huge(program: dict[str, Any]) -> None:
+    first_call(program)["inputs"].append({"name": "padding", "arg": {"as_ints": [2**63 - 1, 1]}})
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -137,9 +141,14 @@ def _rename(program: dict[str, Any]) -> None:
         (_call("torch.ops.aten.__class__.default"), "no operator of torch"),
         (_call("torch.ops.custom.run.default"), "no operator of torch"),
         (_call("builtins.eval"), "calls 'builtins.eval', which is no operator"),
-        (_call("torch.ops.aten.from_file.default"), "only torch's own code calls"),
-        (_call("torch.ops.aten.set_.source_Tensor"), "only torch's own code calls"),
-        (_call("torch.ops.aten._embedding_bag.default"), "only torch's own code calls"),
+        (_call("torch.ops.aten.from_file.default"), "none of those that networks are read with"),
+        (_call("torch.ops.aten.set_.source_Tensor"), "none of those that networks are read with"),
+        (_call("torch.ops.aten._embedding_bag.default"), "none of those that networks are read with"),
+        (_call("torch.ops.aten.adaptive_max_pool2d_backward.default"), "none of those that networks are read with"),
+        (_call("torch.ops.aten.lstm.data"), "none of those that networks are read with"),
+        (_call("torch.ops.torchvision.roi_align.default"), "none of those that networks are read with"),
+        (_call("torch.ops.torchvision._roi_align_backward.default"), "none of those that networks are read with"),
+        (_huge, "is given 9223372036854775807 among its sizes"),
         (_call("torch.ops.aten.searchsorted.Tensor"), "takes a text"),
         (_rename, "has a weight of the name"),
     ],

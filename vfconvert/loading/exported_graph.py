@@ -1,8 +1,8 @@
 """The graph of a torch.export archive, from its JSON to `torch.fx`.
 
 torch's own reader unpickles parts of the archive, evaluates expressions and looks functions up by any name. This one
-takes operators of a few namespaces only, and of those none that is given a text other than a choice of words: such as
-the name of a file.
+takes the operators of `exported_operators` only, and of those none that is given a text other than a choice of words:
+such as the name of a file.
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from vfconvert.loading.exported_operators import may_call
 from vfconvert.nn.several_inputs import placeholder
 
 _NAMESPACES = ("aten", "torchvision")
 _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _MOST_CALLS = 20_000
-# Of torch's operators, those that only code of torch's own calls: on memory, or without looking at their arguments.
-_INWARD = re.compile(
-    r"_(?!adaptive_avg_pool|cdist|conj|convolution|euclidean_dist|fft|fused_rms_norm|linalg|log_softmax|native_batch_norm"
-    r"|pad_|prelu|reshape_alias|scaled_dot|softmax|to_copy|trilinear|unsafe_view|unsafe_index|upsample|weight_norm)"
-    r"|(set_|resize|from_file|record_stream|fbgemm|mkldnn|miopen|cudnn|quantize|to_mkldnn|nested|sparse)"
-    r"|(set|data|retain_grad|requires_grad_|rename_?)$"
-)
+LARGEST_SIZE = 2**31 - 1
 _CHECKS = ("_assert", "sym_constrain_range", "_check")  # of sizes, which may change here
 _TEXTS = frozenset(  # arguments that are a choice between a few words
     (
@@ -154,8 +149,10 @@ class _Reader:
         if kind in ("as_sym_int", "as_sym_float", "as_sym_bool"):
             return self._symbol(value)
         if kind in ("as_sym_ints", "as_sym_floats"):
-            return [self._symbol(one) for one in value]
-        if kind in ("as_int", "as_bool", "as_string", "as_ints", "as_bools"):
+            return [_size(self._symbol(one)) for one in value]
+        if kind == "as_ints":
+            return [_size(one) for one in value]
+        if kind in ("as_int", "as_bool", "as_string", "as_bools"):
             return value
         if kind == "as_float":
             return float(value)
@@ -217,8 +214,8 @@ def _operator(target: str) -> Any:
     space, name, overload = parts[2:]
     if not all(part.isidentifier() and not part.startswith("__") for part in (name, overload)):
         raise ForbiddenOperatorError(f"it calls {target!r}, which is no operator of torch or torchvision")
-    if space == "aten" and _INWARD.match(name):
-        raise ForbiddenOperatorError(f"it calls {target!r}, which only torch's own code calls")
+    if not may_call(space, name, overload):
+        raise ForbiddenOperatorError(f"it calls {target!r}, which is none of those that networks are read with")
     packet = getattr(getattr(torch.ops, space), name, None)
     found = getattr(packet, overload, None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
     if not isinstance(found, torch._ops.OpOverload):
@@ -250,6 +247,13 @@ def _put(root: nn.Module, name: str, value: Tensor) -> None:
         root.register_parameter(leaf, value)
     else:
         root.register_buffer(leaf, value)
+
+
+def _size(value: Any) -> Any:
+    """One of several whole numbers: of sizes, steps or paddings, which torch multiplies without looking."""
+    if isinstance(value, int) and abs(value) > LARGEST_SIZE:
+        raise ForbiddenOperatorError(f"a call is given {value} among its sizes")
+    return value
 
 
 def _only(entry: Mapping[str, Any]) -> tuple[str, Any]:
