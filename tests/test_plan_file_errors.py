@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 
 from tests.plan_files import Layers, edited, network, read, saved
+from vfconvert import json_fields
 from vfconvert.errors import NoConvolutionError, NothingEligibleError, PlanFileError
 from vfconvert.plan_file import MOST_BYTES
 
@@ -117,6 +118,21 @@ def test_many_errors_are_counted_not_listed(path: Path) -> None:
     entries = [{"layer": f"x{index}"} for index in range(1000)]
     with pytest.raises(PlanFileError, match=r"1000 errors .*; and 900 more$"):
         read(edited(path, lambda layers: layers["top"].update(layers=entries)))
+
+
+def test_a_name_is_suggested_only_in_errors_that_are_listed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    find = json_fields.get_close_matches
+    monkeypatch.setattr(json_fields, "get_close_matches", lambda *given, **how: calls.append(1) or find(*given, **how))
+    entries = [{"layer": f"x{index}"} for index in range(200_000)]
+    with pytest.raises(PlanFileError, match=r"200000 errors .*; and 199900 more$"):
+        read(edited(path, lambda layers: layers["top"].update(layers=entries)))
+    assert len(calls) == 100
+    calls.clear()
+    fields = {f"x{index}": 0 for index in range(5000)}
+    with pytest.raises(PlanFileError, match=r"5000 errors .*; and 4900 more$"):
+        read(edited(saved(path.parent), lambda layers: layers["top"].update(fields)))
+    assert len(calls) == 100
 
 
 def test_rule_against_a_layer_is_the_reason(path: Path) -> None:

@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from vfconvert.errors import NotAModelError, UnwritableOutputError, VfconvertError
 from vfconvert.shortages import NO_ROOM, reason_of
@@ -140,6 +141,27 @@ def read_small(path: Path, most_bytes: int, what: str, flag: str, error: type[Vf
     if len(content) > most_bytes:
         raise error(f"{path}: got more than {most_bytes:,} bytes, expected a {what}, which is smaller")
     return content
+
+
+@contextlib.contextmanager
+def regular_file(path: Path) -> Iterator[BinaryIO | None]:
+    """A file open for reading, or None where it is a pipe or device, which may block, or never end. Raises `OSError`.
+
+    What is open is asked, not the path, which could be another file by then.
+    """
+
+    def at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+
+    with open(path, "rb", opener=at_once) as file:
+        yield file if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+
+
+def read_regular(path: Path, most_bytes: int) -> bytes | None:
+    """A regular file, whole; None for anything else, and for one of more than `most_bytes`. Raises `OSError`."""
+    with regular_file(path) as file:
+        size = os.fstat(file.fileno()).st_size if file is not None else 0
+        return file.read(size) if file is not None and size <= most_bytes else None
 
 
 def sha256_of(*paths: Path) -> str:

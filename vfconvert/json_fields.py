@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
+MOST_LISTED = 100  # errors in one message; the others are counted
 _SHOWN = 80  # characters of a value in a message
 _DIGITS = 18  # of a whole number; longer ones are floats, which no field takes
 
@@ -49,8 +50,24 @@ def shown(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 
-def near(name: str, names: Sequence[str]) -> str:
-    """`; did you mean "layer1.0"?`, or nothing where there are no names; `name` is cut, since a file may hold any."""
+def printable(text: str) -> str:
+    """A text of any length on one line, with escapes for what a terminal would obey or not show."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def listed(errors: Sequence[str]) -> str:
+    """The first errors, and how many more there are."""
+    more = f"; and {len(errors) - MOST_LISTED} more" if len(errors) > MOST_LISTED else ""
+    return "; ".join(errors[:MOST_LISTED]) + more
+
+
+def near(name: str, names: Sequence[str], errors: Sequence[object] = ()) -> str:
+    """`; did you mean "layer1.0"?`, or nothing where there are no names; `name` is cut, since a file may hold any.
+
+    `errors` are those before: none is looked for where enough are listed, since each takes its time and none is read.
+    """
+    if len(errors) >= MOST_LISTED:
+        return ""
     found = get_close_matches(name[:_SHOWN], names, n=1, cutoff=0.0)
     return f"; did you mean {shown(found[0])}?" if found else ""
 
@@ -73,7 +90,8 @@ class Checked:
         """Note fields of other names, but for those to pass over, and those given twice."""
         for name in self.given:
             if name not in names and name not in passed_over:
-                self.wrong(shown(name), f"got an unknown field, expected {', '.join(names)}{near(name, names)}")
+                hint = near(name, names, self.errors)
+                self.wrong(shown(name), f"got an unknown field, expected {', '.join(names)}{hint}")
         for name in getattr(self.given, "repeated", ()):
             self.wrong(shown(name), "got it more than once, expected once")
 

@@ -13,7 +13,7 @@ from vfconvert.analysis.profile import Profile, module_names
 from vfconvert.eligibility import Facts, facts_of, reason_to_keep
 from vfconvert.errors import PlanFileError
 from vfconvert.files import atomic_path, read_small
-from vfconvert.json_fields import Checked, JsonObject, is_line, near, parse, shown
+from vfconvert.json_fields import Checked, JsonObject, is_line, listed, near, parse, shown
 from vfconvert.plan_entries import decision_of, entry_of
 from vfconvert.planning import Decision, Keep, Plan, check_convolutions, check_something_converted
 from vfconvert.version import __version__
@@ -21,7 +21,6 @@ from vfconvert.version import __version__
 SCHEMA_VERSION = 1
 MOST_BYTES = 16 * 2**20
 _FIELDS = ("schema_version", "tool", "source_sha256", "linear", "layers")
-_MOST_SHOWN = 100  # errors in one message
 
 
 def write_plan(plan: Plan, path: Path, *, source_sha256: str, linear: bool = False) -> None:
@@ -75,9 +74,8 @@ def read_plan(
         top.wrong("layers", "got none, expected a list of layers")
     plan = _plan_of(entries, errors, {facts.name: facts for facts in every}, norms)
     if errors:
-        more = f"; and {len(errors) - _MOST_SHOWN} more" if len(errors) > _MOST_SHOWN else ""
         count = f"{len(errors)} error{'s' if len(errors) > 1 else ''}"
-        raise PlanFileError(f"{path}: {count} in the plan: {'; '.join(errors[:_MOST_SHOWN])}{more}")
+        raise PlanFileError(f"{path}: {count} in the plan: {listed(errors)}")
     check_something_converted(plan)
     return plan
 
@@ -119,9 +117,8 @@ def _plan_of(entries: list[Any], errors: list[str], every: Mapping[str, Facts], 
         if name in decisions:
             entry.wrong("layer", "got it twice, expected one entry for each layer")
         elif name not in every:
-            entry.wrong(
-                "layer", f"got a name that no Conv2d layer has, expected one of {len(names)}{near(name, names)}"
-            )
+            hint = near(name, names, errors)
+            entry.wrong("layer", f"got a name that no Conv2d layer has, expected one of {len(names)}{hint}")
         else:
             facts, norm = every[name], norms.get(name)
             refused = reason_to_keep(facts)

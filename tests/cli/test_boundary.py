@@ -42,6 +42,12 @@ def test_known_error_is_one_line_and_its_exit_code(logs):
     assert list(logs.iterdir()) == []
 
 
+def test_what_a_terminal_would_obey_is_shown_as_escapes(logs):
+    result = run(NoImagesError("no images in \x1b]0;owned\x07 \x9b2J \u202egnp \udc80 ü é 図"))
+    assert result.stderr == "Error: no images in \\x1b]0;owned\\x07 \\x9b2J \\u202egnp \\udc80 ü é 図\n"
+    assert run(ValueError("\x1b[2J")).stderr.rstrip("\n").isprintable()
+
+
 def test_interrupt_exits_as_a_shell_expects():
     result = run(KeyboardInterrupt())
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")

@@ -89,6 +89,23 @@ def test_file_that_cannot_be_read_is_refused(tmp_path, name, said):
         read_document(tmp_path / name)
 
 
+ESCAPE = '"k\\e[2J\\a'  # YAML for the characters that clear a terminal and ring it
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f'{ESCAPE}": 1\n{ESCAPE}": 2\n', r"k\x1b[2J\x07: given on line 1 already; give it once"),
+        (f'{ESCAPE}": {{a: 1, a: 2}}\n', r"k\x1b[2J\x07: a name is given twice in it; give each once"),
+        ("a: !%1B%5B2Jx 1\n", r"got a value tagged !\x1b[2Jx, expected a plain text, number, true or false"),
+    ],
+    ids=["key twice", "name twice", "tag"],
+)
+def test_names_of_the_file_are_printable_in_errors(document, text, said):
+    (error,) = [error for _, error in document(text).errors]
+    assert error == said
+
+
 def test_alias_of_itself_ends(document):
     assert document("a: &x [*x]\n").errors == [(1, "got a list, expected a plain text, number, true or false")]
 

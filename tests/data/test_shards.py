@@ -148,11 +148,47 @@ def test_a_damaged_shard_is_refused(tmp_path: Path, kind: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", [b"cat", b"-1", b"", b"1" * 33, b"\xff", "²".encode()], ids=str)
+UNFIT = [b"cat", b"-1", b"", b"1" * 33, b"\xff", "²".encode(), b"1" * 31, b"9" * 18, b"1000000"]
+
+
+@pytest.mark.parametrize("text", UNFIT, ids=str)
 def test_a_class_that_is_no_number_is_refused(tmp_path: Path, text: bytes) -> None:
     path = write(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": text})
-    with pytest.raises(UnreadableImageError, match=r"1\.cls holds .*, expected a class from 0"):
+    with pytest.raises(UnreadableImageError, match=r"1\.cls holds .*, expected a class from 0 to 999,999"):
         open_shards(str(path))
+
+
+@pytest.mark.parametrize("text", [b"0", b"00000000000000000000000000000007\n"[1:], b"999999"], ids=str)
+def test_a_class_below_a_million_is_read(tmp_path: Path, text: bytes) -> None:
+    path = write(tmp_path / "a.tar", {"1.png": picture(1), "1.cls": text})
+    assert open_shards(str(path)).labels() == (int(text),)
+
+
+def header(kind: bytes, size: int, content: bytes) -> bytes:
+    member = tarfile.TarInfo("1.png")
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT) + content.ljust(-len(content) % 512 + len(content), b"\0")
+
+
+STRANGE = {
+    "many names for one file": (
+        header(b"L", 5, b"1.png") * 3000,
+        "a header follows too many others .*; write it again",
+    ),
+    "a size of 2**87": (header(b"0", 2**87, b""), "cannot fit 'int'"),
+    "a name of 2**87 bytes": (header(b"L", 2**87, b"1.png"), "cannot fit 'int'"),
+}
+
+
+@pytest.mark.parametrize(("before", "message"), STRANGE.values(), ids=STRANGE)
+def test_headers_that_no_program_writes_are_refused(tmp_path: Path, before: bytes, message: str) -> None:
+    image = picture(1)
+    whole = header(b"0", len(image), image) + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(header(b"L", 5, b"1.png") + whole)
+    assert len(open_shards(str(tmp_path / "a.tar"))) == 1
+    (tmp_path / "a.tar").write_bytes(before + whole)
+    with pytest.raises(UnreadableImageError, match=f"cannot read the shard .*a.tar: {message}"):
+        open_shards(str(tmp_path / "a.tar"))
 
 
 def test_two_images_under_a_key_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import re
 from pathlib import Path
 
 import onnx
@@ -126,6 +127,25 @@ def test_weights_outside_the_folder_and_links_are_refused(tmp_path: Path, locati
 def test_what_is_not_read_is_refused_in_words(tmp_path: Path, nodes: list[onnx.NodeProto], said: str) -> None:
     with pytest.raises(UnsupportedModelError, match=f"{said}.*save the nn.Module"):
         load_model(saved(tmp_path / "model.onnx", nodes, {}))
+
+
+ESCAPE = "\x1b]0;owned\x07"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (helper.make_node(f"Foo{ESCAPE}", ["x"], ["y"]), r"operator Foo\x1b]0;owned\x07 is not known here"),
+        (helper.make_node("Run", ["x"], ["y"], domain=ESCAPE), r"operator Run of \x1b]0;owned\x07 is not known here"),
+        (helper.make_node(f"QLinear{ESCAPE}", ["x"], ["y"]), r"quantized (operator QLinear\x1b]0;owned\x07)"),
+        (helper.make_node("Conv", ["x"], ["y"], name=ESCAPE), r"Conv (\x1b]0;owned\x07): "),
+    ],
+    ids=["operator", "domain", "quantized", "name"],
+)
+def test_names_of_the_file_are_printable_in_errors(tmp_path: Path, bad: onnx.NodeProto, said: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=re.escape(said)) as caught:
+        load_model(saved(tmp_path / "model.onnx", [bad], {"w": floats(8, 4, 3, 3)}))
+    assert str(caught.value).isprintable()
 
 
 def test_names_are_never_code(tmp_path: Path) -> None:

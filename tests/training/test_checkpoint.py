@@ -1,6 +1,7 @@
 """Checkpoints hold numbers and JSON, are complete or absent, and belong to one run."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -75,8 +76,36 @@ def changed(**values):
         changed(slower=[]),
         changed(seconds="x"),
         changed(step=True),
+        changed(losses=[[math.inf, 1]]),
+        changed(losses=[[4.0, 1]]),
+        changed(losses=[[4, math.nan]]),
+        changed(losses=[[4, 10**400]]),
+        changed(losses=[[10, 0.1]]),
+        changed(losses=[[-1, 0.1]]),
+        changed(losses=[[4, "0.1"]]),
+        changed(losses=["41"]),
+        changed(slower=math.nan),
+        changed(slower=0),
+        changed(slower=1.5),
+        changed(seconds=math.inf),
+        changed(seconds=-1),
+        changed(epochs=[{}]),
+        changed(epochs=[{"epoch": 0, "top1": "x"}]),
+        changed(epochs=[{"epoch": 0, "top1": True}]),
+        changed(epochs=[{"epoch": 0.0, "top1": 1 / 3}]),
+        changed(epochs=[{"epoch": 1, "top1": 1 / 3}]),
+        changed(epochs=[{"epoch": 0, "top1": 1 / 3}, {"epoch": 0, "top1": 1 / 3}]),
+        changed(epochs=[{"epoch": 0, "top1": 1 / 3}, {"epoch": 1}]),
+        changed(epochs=[]),
+        changed(best=math.nan),
+        changed(best=math.nan, best_epoch=99),
+        changed(best=0.5),
+        changed(best_epoch=1),
+        changed(best_epoch=-1),
+        changed(improved=1),
+        changed(improved=-4),
     ],
-    ids=range(23),
+    ids=range(51),
 )
 def test_anything_else_is_refused(tmp_path, content):
     (tmp_path / NAME).write_bytes(content)
@@ -87,6 +116,15 @@ def test_anything_else_is_refused(tmp_path, content):
 def test_meta_what_is_not_changed_is_read():
     assert from_bytes(changed(), "here").step == 5
     assert from_bytes(changed(best=None, slower=1, seconds=3, notes={}), "here").best is None
+    assert from_bytes(changed(epochs=[], best=None, losses=[[9, 1]]), "here").losses == [(9, 1.0)]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1])
+def test_a_metric_may_be_any_number(value):
+    records = [{"epoch": 0, "step": 0, "top1": 0.25}, {"epoch": 1, "step": 3, "loss": 0.5, "top1": value}]
+    found = from_bytes(changed(epochs=records, best=value, best_epoch=1, improved=1), "here")
+    assert found.best == pytest.approx(value, nan_ok=True)
+    assert len(found.epochs) == 2
 
 
 def test_a_checkpoint_belongs_to_one_run(tmp_path):

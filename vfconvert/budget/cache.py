@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vfconvert.budget.damage import Harm
 from vfconvert.errors import IllegalSpecError, UnwritableOutputError
-from vfconvert.files import atomic_path
+from vfconvert.files import atomic_path, read_regular, regular_file
 from vfconvert.specs import ConvGeometry, Crop, VersatileSpec
 
 SUFFIX = ".damage.json"
@@ -35,8 +35,8 @@ def cache_path(model: Path) -> Path:
 def is_cache(path: Path) -> bool:
     """Whether a file begins as one that `write_harms` wrote: no other is ever replaced."""
     try:
-        with path.open("rb") as file:
-            return file.read(len(_BEGINNING)) == _BEGINNING
+        with regular_file(path) as file:
+            return file is not None and file.read(len(_BEGINNING)) == _BEGINNING
     except OSError:
         return False
 
@@ -63,9 +63,10 @@ def read_harms(
     Whatever is wrong with the file, it is not believed: then damage is measured again.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        text = read_regular(path, _MOST_BYTES)
+        if text is None:
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(text.decode("utf-8"))
         if content["version"] != _VERSION or content["key"] != key or content["measure"] not in ("nats", "variance"):
             return None
         found = {str(name): tuple(map(_harm, harms)) for name, harms in content["layers"].items()}
@@ -78,12 +79,13 @@ def read_harms(
 
 
 def is_damaged(path: Path, key: str) -> bool:
-    """Whether a file from which nothing was read is no whole file of another key or version."""
+    """Whether a file from which nothing was read is no whole file of another key or version, a pipe perhaps."""
     try:
-        if not path.is_file():
+        if path.is_dir() or not path.exists():
             return False
-        if path.stat().st_size <= _MOST_BYTES:
-            content = json.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, _MOST_BYTES)
+        if text is not None:
+            content = json.loads(text.decode("utf-8"))
             return bool(content["version"] == _VERSION and content["key"] == key)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
@@ -93,7 +95,7 @@ def is_damaged(path: Path, key: str) -> bool:
 def write_harms(path: Path, key: str, harms: Mapping[str, Sequence[Harm]], measure: str) -> bool:
     """Write the options; False where the folder cannot be written, which harms nothing but the next run's time.
 
-    Whatever else stands there is kept, under the same name and ".damaged".
+    Whatever other file stands there is kept, under the same name and ".damaged"; a pipe or device is left alone.
     """
     content = {
         "version": _VERSION,

@@ -16,6 +16,7 @@ from typing import NoReturn, ParamSpec, TypeVar
 import click
 
 from vfconvert.errors import VfconvertError
+from vfconvert.json_fields import printable
 from vfconvert.shortages import shortage_of
 from vfconvert.training.signals import TrainingInterrupted
 from vfconvert.version import __version__
@@ -87,7 +88,7 @@ def _terminable() -> Iterator[None]:
 
 def _leave(line: str, exit_code: int) -> NoReturn:
     with suppress(OSError, ValueError):  # stderr may be full, gone or closed: the exit code is left to tell
-        click.echo(line, err=True)
+        click.echo(printable(line), err=True)  # names out of files may hold what a terminal would obey
     sys.exit(exit_code)
 
 

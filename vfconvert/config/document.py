@@ -14,6 +14,7 @@ import yaml
 
 from vfconvert.errors import ConfigError
 from vfconvert.files import atomic_path, read_small
+from vfconvert.json_fields import printable
 
 MOST_BYTES = 1 << 20
 _TAG = "tag:yaml.org,2002:"
@@ -67,7 +68,7 @@ def read_document(path: Path) -> Document:
         if key is None:
             continue
         if key in first:
-            errors.append((_line(name), f"{key}: given on line {first[key]} already; give it once"))
+            errors.append((_line(name), f"{printable(key)}: given on line {first[key]} already; give it once"))
             continue
         first[key] = _line(name)
         if (entry := _entry(key, _line(name), value, errors)) is not None:
@@ -106,7 +107,7 @@ def _entry(key: str, line: int, value: yaml.Node, errors: list[tuple[int, str]])
     if None in texts or None in told:
         return None
     if kind == "mapping" and len(set(told)) < len(told):
-        errors.append((line, f"{key}: a name is given twice in it; give each once"))
+        errors.append((line, f"{printable(key)}: a name is given twice in it; give each once"))
         return None
     return Entry(
         key=key,
@@ -123,7 +124,7 @@ def _text(node: yaml.Node, errors: list[tuple[int, str]]) -> str | None:
         return str(node.value)
     kind = {yaml.SequenceNode: "a list", yaml.MappingNode: "a mapping"}.get(type(node), "a value")
     tag = str(node.tag).removeprefix(_TAG)
-    got = kind if tag in ("seq", "map") else f"{kind} tagged {tag[:60]}"
+    got = kind if tag in ("seq", "map") else f"{kind} tagged {printable(tag[:60])}"
     errors.append((_line(node), f"got {got}, expected a plain text, number, true or false"))
     return None
 
@@ -136,7 +137,7 @@ def _said(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error)
     where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark is not None else ""
-    return where + " ".join(str(problem).split())
+    return where + printable(" ".join(str(problem).split()))
 
 
 def _scalar(text: str) -> yaml.ScalarNode:

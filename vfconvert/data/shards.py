@@ -27,6 +27,7 @@ from vfconvert.errors import NoImagesError, UnreadableImageError, first_line
 
 _LARGEST_IMAGE, _LONGEST_LABEL = 2**28, 32  # bytes
 _MOST_SHARDS = 100_000
+_MOST_CLASSES = 1_000_000  # far above any data set; targets and counts are as wide as there are classes
 _END_MARKER, _AFTER_END = 1024, 2**16  # bytes: two zero blocks end an archive, padding follows
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _NO_LABEL = -1
@@ -131,7 +132,9 @@ def _index(path: Path) -> tuple[list[_Entry], int]:
                     passed_over += 1
                 else:
                     _note(path, file, member, entries.setdefault(key, _Entry()), kind)
-    except (OSError, tarfile.TarError, ValueError) as error:
+    except RecursionError as error:  # tarfile calls itself for each header that only names the next
+        raise _damaged(path, "a header follows too many others that only name it; write it again") from error
+    except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
         raise _damaged(path, first_line(error)) from error
     return list(entries.values()), passed_over
 
@@ -151,8 +154,12 @@ def _note(path: Path, file: BinaryIO, member: tarfile.TarInfo, entry: _Entry, ki
         entry.member, entry.offset, entry.size = member.name, member.offset_data, member.size
     elif kind == "cls":
         text = _bytes_at(file, member.offset_data, min(member.size, _LONGEST_LABEL)).strip()
-        if member.size > _LONGEST_LABEL or not text.isdigit():
-            raise _damaged(path, f"{member.name} holds {text.decode(errors='replace')!r}, expected a class from 0")
+        if member.size > _LONGEST_LABEL or not text.isdigit() or int(text) >= _MOST_CLASSES:
+            raise _damaged(
+                path,
+                f"{member.name} holds {text.decode(errors='replace')!r}, expected a class from 0 to "
+                f"{_MOST_CLASSES - 1:,}; correct it",
+            )
         entry.label = int(text)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer
 
 from vfconvert.errors import first_line
+from vfconvert.json_fields import printable
 from vfconvert.loading.exported_graph import UnknownGraphError
 from vfconvert.loading.onnx_inputs import Shape, StatedInput, batch_of
 from vfconvert.loading.onnx_layers import LAYERS
@@ -58,11 +59,11 @@ class Importer:
         """One node, after those that it reads. Raises `UnknownGraphError`."""
         if kind.startswith(_QUANTIZED):
             raise UnknownGraphError(
-                f"it is quantized (operator {kind}); take the float32 network that it was made from"
+                f"it is quantized (operator {printable(kind)}); take the float32 network that it was made from"
             )
         if domain not in _OWN_DOMAINS or (kind not in FUNCTIONS and kind not in LAYERS):
-            of = f" of {domain}" if domain not in _OWN_DOMAINS else ""
-            raise UnknownGraphError(f"operator {kind}{of} is not known here")
+            of = f" of {printable(domain)}" if domain not in _OWN_DOMAINS else ""
+            raise UnknownGraphError(f"operator {printable(kind)}{of} is not known here")
         if kind in ("Add", "Mul") and inputs[0] in self._constants:  # a number stands second in torch
             inputs = inputs[::-1]
         call = Call(
@@ -80,7 +81,7 @@ class Importer:
         except UnknownGraphError:
             raise
         except Exception as error:  # any type: what a function of torch does with arguments that are not its own
-            raise UnknownGraphError(f"{kind} ({name or outputs[0]}): {first_line(error)}") from error
+            raise UnknownGraphError(f"{kind} ({printable(name or outputs[0])}): {first_line(error)}") from error
         for output, value in zip(outputs, found if isinstance(found, list) else [found], strict=False):
             self._values[output] = value
 

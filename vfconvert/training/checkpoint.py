@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from vfconvert.errors import TrainingError, UnwritableOutputError
-from vfconvert.files import atomic_path
+from vfconvert.files import atomic_path, read_regular
 from vfconvert.shortages import reason_of
 
 NAME = "checkpoint.safetensors"
@@ -74,11 +75,11 @@ def from_bytes(content: bytes, where: str) -> State:
             raise ValueError("of another version")
         _check_kinds(values)
         state = State(**values, tensors=safetensors.torch.load(content))
-        state.losses = [(int(step), float(loss)) for step, loss in state.losses]
-        if not 0 <= state.step <= state.steps:
-            raise ValueError(f"step {state.step} of {state.steps}")
+        _check_ranges(state)
+        _check_epochs(state)
+        state.losses = [(step, float(loss)) for step, loss in state.losses]
         return state
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError) as error:
         raise TrainingError(
             f"{where}: no checkpoint of a training ({type(error).__name__}: {str(error).partition(chr(10))[0]}); "
             "remove it to begin anew"
@@ -92,12 +93,48 @@ def _check_kinds(values: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {str(value)[:40]!r}")
     if not all(isinstance(record, dict) for record in values.get("epochs", ())):
         raise ValueError("a record of an epoch is none")
+    for step, loss in values.get("losses", ()):
+        if type(step) is not int or type(loss) not in _NUMBER:
+            raise ValueError(f"a loss is {str([step, loss])[:40]}")
     notes = values.get("notes", {})
     if not isinstance(notes.get("notes", []), list):
         raise ValueError("the sentences among its notes are none")
     parts = [part for name, part in notes.items() if name != "notes"]
     if not all(isinstance(part, dict) and all(type(each) in _NUMBER for each in part.values()) for part in parts):
         raise ValueError("its notes are no numbers by name")
+
+
+def _check_ranges(state: State) -> None:
+    """Raise `ValueError` where a number is one that no run has."""
+    if not 0 <= state.step <= state.steps:
+        raise ValueError(f"step {state.step} of {state.steps}")
+    if not 0 < state.slower <= 1:
+        raise ValueError(f"slower is {state.slower}, expected a share of the rate")
+    if not 0 <= state.seconds < math.inf:
+        raise ValueError(f"seconds is {state.seconds}")
+    for step, loss in state.losses:
+        if not (0 <= step <= state.steps and math.isfinite(loss)):
+            raise ValueError(f"the loss at step {step} is {loss}")
+
+
+def _check_epochs(state: State) -> None:
+    """Raise `ValueError` where the records are not those of epochs 0, 1, 2 ..., or the best is none of them.
+
+    Reports look them up by number, and print every value. Metrics may be NaN or infinite, and then `best` is, too.
+    """
+    for number, record in enumerate(state.epochs):
+        if not all(type(value) in _NUMBER for value in record.values()):
+            raise ValueError(f"the record of epoch {number} has what is no number")
+        if type(record["epoch"]) is not int or record["epoch"] != number:
+            raise ValueError(f"the record of epoch {number} is that of {record['epoch']}")
+        if not state.epochs[0].keys() <= record.keys():
+            raise ValueError(f"the record of epoch {number} has fewer metrics than the first")
+    if not 0 <= state.improved <= state.best_epoch < max(1, len(state.epochs)):
+        raise ValueError(f"best_epoch is {state.best_epoch}, improved {state.improved}, of {len(state.epochs)} epochs")
+    if state.best is not None:
+        values = state.epochs[state.best_epoch].values() if state.epochs else ()
+        if not any(value == state.best or (math.isnan(value) and math.isnan(state.best)) for value in values):
+            raise ValueError(f"best is {state.best}, which epoch {state.best_epoch} has not")
 
 
 def write_checkpoint(state: State, folder: Path, name: str = NAME) -> None:
@@ -117,9 +154,10 @@ def read_checkpoint(folder: Path, name: str = NAME) -> State | None:
     """The state in the folder, None where there is none. Raises `TrainingError` where the file is damaged."""
     path = folder / name
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise TrainingError(f"{path}: larger than any checkpoint; remove it to begin anew")
-        return from_bytes(path.read_bytes(), str(path))
+        content = read_regular(path, _MOST_BYTES)
+        if content is None:
+            raise TrainingError(f"{path}: no regular file, or larger than any checkpoint; remove it to begin anew")
+        return from_bytes(content, str(path))
     except FileNotFoundError:
         return None
     except OSError as error:
