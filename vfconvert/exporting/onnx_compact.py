@@ -71,9 +71,11 @@ def rename_(graph: onnx.GraphProto, input_names: Sequence[str], output_names: Se
 
 
 def rename_apart_(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values; another value that has one of the new names is numbered. All new names differ."""
-    others = sorted(name for name in names_written(graph) if name in names.values() and name not in names)
-    taken = names_written(graph) | names_read(graph) | set(names.values())
+    """Rename what there is of these; another value that has one of the new names is numbered. New names all differ."""
+    written = names_written(graph)
+    names = {name: new for name, new in names.items() if name in written}
+    others = sorted(name for name in written if name in names.values() and name not in names)
+    taken = written | names_read(graph) | set(names.values())
     _rename_values_(graph, {**names, **dict(zip(others, fresh_names("v", len(others), taken), strict=True))})
 
 

@@ -65,7 +65,7 @@ def write_like(source: Path, model: onnx.ModelProto, target: Path, images: Tenso
 
     It has to pass the checker, to run, and to give finite outputs on the first of `images` `(N, C, H, W)`; else
     `ExportError` or `ParityError` is raised and nothing is left at `target`. `model` is changed; its inputs
-    and outputs have `plain_names`.
+    and outputs may have `plain_names`.
     """
     original = read_onnx(source)
     strip_(model)
