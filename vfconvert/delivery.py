@@ -13,6 +13,7 @@ from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.graph import Network
 from vfconvert.errors import ExportError, InputShapeError
 from vfconvert.exporting.exported_program import export_program
+from vfconvert.exporting.naming import FileNames
 from vfconvert.exporting.onnx import export_onnx
 from vfconvert.exporting.onnx_traced import check_traced_opset
 from vfconvert.exporting.recipe import write_safetensors
@@ -48,7 +49,7 @@ class Delivery:
     `teacher` is the original, `example` `(1, C, H, W)`; `judging` `(N, C, H, W)` are images to compare on,
     `calibration` images to find the ranges of activations with; `plain`: see `vfconvert.plain`; `varying`: the outputs
     vary in number with what is found, and the example is an image in which something is; `class_maps`: the main output
-    is logits of every pixel; `network` is the traced graph, None where control flow cannot be traced.
+    is logits of every pixel; `network` is the traced graph, None where there is none; `names`: see `file_names`.
     """
 
     teacher: nn.Module
@@ -62,6 +63,7 @@ class Delivery:
     varying: bool = False
     class_maps: bool = False
     network: Network | None = None
+    names: FileNames | None = None
 
     @property
     def for_half(self) -> Delivery:
@@ -150,10 +152,10 @@ def _precisions(
     delivery: Delivery, options: ConversionOptions, converted: Path, targets: Mapping[str, Path], outputs: ExitStack
 ) -> tuple[PrecisionReport, ...]:
     """The further files, and a table of the original and the converted network in every precision."""
-    calibration, judging = delivery.calibration[:_CALIBRATED], delivery.judging[:_JUDGED]
+    calibration, judging, names = delivery.calibration[:_CALIBRATED], delivery.judging[:_JUDGED], delivery.names
     with scratch() as folder:
         original = folder / "original.onnx"
-        export_onnx(delivery.teacher, delivery.example, original, metadata={}, opset=options.opset)
+        export_onnx(delivery.teacher, delivery.example, original, metadata={}, opset=options.opset, names=names)
         files, ours = {"original": original}, {"converted": converted}
         for name, target in targets.items():
             beside, temporary = folder / f"{name}.onnx", outputs.enter_context(atomic_path(target))
@@ -166,7 +168,9 @@ def _precisions(
                 to_fp16(converted, temporary, calibration)
             files[f"original {name}"], ours[f"converted {name}"] = beside, temporary
         files.update(ours)
-        found = judge(files, judging, threads=options.threads, rounds=_ROUNDS, class_maps=delivery.class_maps)
+        found = judge(
+            files, judging, threads=options.threads, rounds=_ROUNDS, class_maps=delivery.class_maps, named=names is None
+        )
     finals = {f"converted {name}": str(target) for name, target in targets.items()}
     return tuple(
         PrecisionReport(
@@ -212,7 +216,7 @@ def _one(
 ) -> ArtefactReport:
     model, example, metadata = delivery.inference.model, delivery.example, delivery.metadata
     student, judging = delivery.student, delivery.judging
-    any_size = options.dynamic_size
+    any_size, names = options.dynamic_size, delivery.names
     sizes, further = _other_sizes(student, example) if any_size else ((), ())
     dynamic = True
     if name == "onnx":
@@ -224,11 +228,12 @@ def _one(
             opset=options.opset,
             dynamic_size=any_size,
             varying=delivery.varying,
+            names=names,
         ).dynamic_batch
         if delivery.varying:
-            parity = verify_detections(temporary, student, judging)
+            parity = verify_detections(temporary, student, judging, names=names)
         else:
-            parity = verify_onnx(temporary, student, judging, sizes=sizes, further=further)
+            parity = verify_onnx(temporary, student, judging, sizes=sizes, further=further, names=names)
     elif name == "torchscript":
         if any_size:
             check_other_sizes(model, example)

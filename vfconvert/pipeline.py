@@ -9,6 +9,7 @@ from vfconvert.analysis.counting import count_macs
 from vfconvert.analysis.forward import run_once
 from vfconvert.analysis.totals import measure, planned
 from vfconvert.delivery import Delivery, check_varying, deliver
+from vfconvert.exporting.naming import FileNames
 from vfconvert.files import Discarded, atomic_path
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.gating import check_gates, gated
@@ -152,6 +153,7 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
         "input_shape": ",".join(map(str, example.shape[1:])),
         "preprocessing": images.report.preprocessing,
     }
+    loaded = run.loaded
     delivery = Delivery(
         teacher=run.original,
         student=student,
@@ -163,6 +165,7 @@ def _export(run: Run, fitted: Fitted, images: Images, table: CostTable) -> Conve
         plain=bool(run.prepared.plain),
         varying=varying,
         network=run.network,
+        names=FileNames(tuple(one.name for one in loaded.inputs), loaded.outputs) if loaded.outputs else None,
         class_maps=not varying and are_class_maps(outputs, run.prepared.source, images),
     )
     with ExitStack() as held, ExitStack() as outputs:  # last in, first out: reports appear after what they describe

@@ -4,7 +4,15 @@ import onnx
 import pytest
 from onnx import checker, parser
 
-from vfconvert.exporting.onnx_compact import fresh_names, name_dimensions_, names_read, names_written, rename_, strip_
+from vfconvert.exporting.onnx_compact import (
+    fresh_names,
+    name_dimensions_,
+    names_read,
+    names_written,
+    rename_,
+    rename_apart_,
+    strip_,
+)
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 18]>
@@ -83,3 +91,22 @@ def test_name_dimensions_leaves_a_fixed_batch(model: onnx.ModelProto) -> None:
 
 def test_fresh_names_skip_those_taken() -> None:
     assert fresh_names("w", 3, {"w0", "w2"}) == ["w1", "w3", "w4"]
+
+
+def test_rename_takes_names_from_values_within_subgraphs(model: onnx.ModelProto) -> None:
+    rename_(model.graph, ["yes_out"], ["no_out", "twice"], "network_")
+    checker.check_model(model, full_check=True)
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["yes_out", "no_out", "twice"]
+    for graph in (attribute.g for attribute in model.graph.node[2].attribute):
+        assert graph.output[0].name == graph.node[0].output[0]
+        assert graph.output[0].name not in ("yes_out", "no_out")
+
+
+def test_rename_apart_moves_other_values_and_can_be_undone(model: onnx.ModelProto) -> None:
+    rename_apart_(model.graph, {"input": "added", "last": "input", "twice": "yes_out"})
+    checker.check_model(model, full_check=True)
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["added", "input", "yes_out"]
+    assert list(model.graph.node[0].output) == ["v0"]
+    rename_apart_(model.graph, {"added": "input", "input": "last", "yes_out": "twice"})
+    checker.check_model(model, full_check=True)
+    assert [value.name for value in (*model.graph.input, *model.graph.output)] == ["input", "last", "twice"]

@@ -10,11 +10,13 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from tests.detectors import Places
-from vfconvert.errors import ExportError, UnwritableOutputError
+from vfconvert.errors import ExportError, ParityError, UnwritableOutputError
+from vfconvert.exporting.naming import FileNames
 from vfconvert.exporting.onnx import export_onnx
 from vfconvert.nn import VersatileConv2d
 from vfconvert.rewriting import replace_module
 from vfconvert.specs import ConvGeometry
+from vfconvert.verification import verify_detections
 from vfconvert.version import __version__
 
 IMAGES = torch.rand(4, 3, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -97,6 +99,19 @@ def test_the_file_says_what_it_is(tmp_path):
     assert {entry.key: entry.value for entry in proto.metadata_props} == {"seed": "3"}
     assert proto.opset_import[0].version == 19
     assert not any(node.doc_string or node.name for node in proto.graph.node)
+
+
+def test_inputs_and_outputs_get_the_names_that_are_given(tmp_path):
+    names = FileNames(("labels",), ("input", "w0", "boxes", "v0"))
+    model = versatile(Places(), "scores")
+    export_onnx(model, IMAGES[:1], tmp_path / "a.onnx", metadata={}, varying=True, names=names)
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"))
+    found = session.run(list(names.outputs), {"labels": IMAGES[1:2].numpy()})
+    wanted = model(IMAGES[1:2])[0].values()
+    torch.testing.assert_close(list(map(torch.from_numpy, found)), list(wanted))
+    assert verify_detections(tmp_path / "a.onnx", model, IMAGES, names=names).relative_error < 1e-5
+    with pytest.raises(ParityError, match="got outputs input, w0, boxes, v0, expected "):
+        verify_detections(tmp_path / "a.onnx", model, IMAGES)
 
 
 def test_the_result_says_that_the_batch_is_fixed(tmp_path):

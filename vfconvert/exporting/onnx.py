@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vfconvert.errors import ExportError, VfconvertError
 from vfconvert.exporting.cause import cause_line
+from vfconvert.exporting.naming import FileNames, file_names
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.onnx_optimise import optimise_
@@ -52,14 +53,15 @@ def export_onnx(
     opset: int = OPSETS[0],
     dynamic_size: bool = False,
     varying: bool = False,
+    names: FileNames | None = None,
 ) -> ExportedOnnx:
     """Write `model` in eval mode as one ONNX file with input "input" `(batch, C, H, W)`; the model is left as it is.
 
     A network of several inputs (`vfconvert.nn.several_inputs`) has each as an input of its own, by its own name.
-    Outputs are named "output", "output_0", … or by their keys (see `named_outputs`). `example` `(B, C, H, W)` fixes
-    all sizes but the batch (with `dynamic_size` neither height nor width); a network that computes with the very number
-    of images is written for `B` images, and the result says so. `metadata` becomes the file's `metadata_props`.
-    Parameters are stored once, in float32.
+    Outputs are named "output", "output_0", … or by their keys (see `named_outputs`). `names` are other names for both
+    (see `file_names`). `example` `(B, C, H, W)` fixes all sizes but the batch (with `dynamic_size` neither height nor
+    width); a network that computes with the very number of images is written for `B` images, and the result says so.
+    `metadata` becomes the file's `metadata_props`. Parameters are stored once, in float32.
 
     With `varying` the outputs of the network vary in number with what it finds (`vfconvert.tasks.structure.varies`):
     then the file is that of `vfconvert.exporting.onnx_traced`, for one image of the size of `example`.
@@ -73,9 +75,9 @@ def export_onnx(
     with atomic_path(path) as temporary:
         with silenced():
             proto = (
-                traced_proto(model, example, opset, dynamic_size=dynamic_size)
+                traced_proto(model, example, opset, dynamic_size=dynamic_size, own=names)
                 if varying
-                else _exported(model, example, opset, dynamic_size)
+                else _exported(model, example, opset, dynamic_size, names)
             )
         found = next(entry.version for entry in proto.opset_import if entry.domain == "")
         if found != opset:  # the exporter says so in a warning at most
@@ -109,15 +111,17 @@ def _check(model: nn.Module, example: Tensor, opset: int) -> None:
         raise ExportError(f"the network has {size} bytes of weights, and one ONNX file holds at most {LARGEST_BYTES}")
 
 
-def _exported(model: nn.Module, example: Tensor, opset: int, dynamic_size: bool) -> onnx.ModelProto:
+def _exported(
+    model: nn.Module, example: Tensor, opset: int, dynamic_size: bool, own: FileNames | None
+) -> onnx.ModelProto:
     """The model with a variable batch where that can be had, else with the batch of `example`."""
     try:
         try:
-            return _translated(model, example, opset, dynamic_batch=True, dynamic_size=dynamic_size)
+            return _translated(model, example, opset, own, dynamic_batch=True, dynamic_size=dynamic_size)
         except VfconvertError:
             raise
         except Exception:  # whatever it is, it need not hold for a fixed batch
-            return _translated(model, example, opset, dynamic_batch=False, dynamic_size=dynamic_size)
+            return _translated(model, example, opset, own, dynamic_batch=False, dynamic_size=dynamic_size)
     except VfconvertError:
         raise
     except Exception as error:
@@ -126,23 +130,24 @@ def _exported(model: nn.Module, example: Tensor, opset: int, dynamic_size: bool)
 
 
 def _translated(
-    model: nn.Module, example: Tensor, opset: int, *, dynamic_batch: bool, dynamic_size: bool
+    model: nn.Module, example: Tensor, opset: int, own: FileNames | None, *, dynamic_batch: bool, dynamic_size: bool
 ) -> onnx.ModelProto:
     traced = trace(model, example, dynamic_batch=dynamic_batch, dynamic_size=dynamic_size)
-    weight_names = fresh_names("w", len(traced.layers), (*traced.input_names, *traced.output_names))
+    names = file_names(model, traced.output_names, own)
+    weight_names = fresh_names("w", len(traced.layers), (*names.inputs, *names.outputs))
     program = torch.onnx.export(
         traced.program,
         opset_version=opset,
         dynamo=True,
         verbose=False,
         optimize=False,  # its limit on what is folded is a megabyte
-        input_names=[*traced.input_names, *weight_names],
+        input_names=[*fresh_names("x", traced.inputs, ()), *weight_names],  # none that the exporter gives itself
     )
     if program is None:
         raise ExportError("torch's exporter returned no program; install a torch release that setup.cfg allows")
     optimise_(program.model)
     proto = program.model_proto
-    finish_(proto, traced.input_names, traced.output_names, dict(zip(weight_names, traced.layers, strict=True)))
+    finish_(proto, names, dict(zip(weight_names, traced.layers, strict=True)))
     return proto
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -64,9 +64,19 @@ def rename_(graph: onnx.GraphProto, input_names: Sequence[str], output_names: Se
             names[name] = short
             taken.add(short)
     values = [tensor.name for tensor in graph.initializer] + [name for node in graph.node for name in node.output]
+    values += sorted(names_written(graph) & {*input_names, *output_names})  # within subgraphs
     rest = dict.fromkeys(name for name in values if name and name not in names)
     names.update(zip(rest, fresh_names("v", len(rest), names_written(graph) | taken), strict=True))
     _rename_values_(graph, names)
+
+
+def rename_apart_(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename what there is of these; another value that has one of the new names is numbered. New names all differ."""
+    written = names_written(graph)
+    names = {name: new for name, new in names.items() if name in written}
+    others = sorted(name for name in written if name in names.values() and name not in names)
+    taken = written | names_read(graph) | set(names.values())
+    _rename_values_(graph, {**names, **dict(zip(others, fresh_names("v", len(others), taken), strict=True))})
 
 
 def fresh_names(prefix: str, count: int, taken: Collection[str]) -> list[str]:
@@ -94,10 +104,10 @@ def name_dimensions_(graph: onnx.GraphProto) -> None:
                     dimension.dim_param = re.sub(rf"\b{re.escape(symbol)}\b", name, dimension.dim_param)
 
 
-def _rename_values_(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+def _rename_values_(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
-    for value in (*graph.input, *graph.output):
+    for value in (*graph.input, *graph.output, *graph.value_info):
         value.name = names.get(value.name, value.name)
     for node in graph.node:
         for ends in (node.input, node.output):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vfconvert.errors import ExportError
 from vfconvert.exporting.cause import cause_line
+from vfconvert.exporting.naming import FileNames, file_names
 from vfconvert.exporting.onnx_compact import fresh_names
 from vfconvert.exporting.onnx_finish import finish_
 from vfconvert.exporting.tracing import OpenNetwork, twin_of, versatile_layers
@@ -41,11 +42,14 @@ def check_traced_opset(opset: int) -> None:
         )
 
 
-def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size: bool = False) -> onnx.ModelProto:
+def traced_proto(
+    model: nn.Module, example: Tensor, opset: int, *, dynamic_size: bool = False, own: FileNames | None = None
+) -> onnx.ModelProto:
     """`model` in eval mode for one image of the size of `example` `(B, C, H, W)`; the model is left as it is.
 
     The input is "input" `(1, C, H, W)`; outputs are what the network found in the image, by their keys ("boxes"
-    `(detections, 4)`, "scores", "labels", …). Weights of versatile layers are computed from their banks.
+    `(detections, 4)`, "scores", "labels", …), both by other names where `own` has them. Weights of versatile
+    layers are computed from their banks.
 
     Raises `ExportError` where this cannot be done, `MemoryError` as it comes.
     """
@@ -58,7 +62,9 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
     try:
         with torch.no_grad():
             run = network(example[:1].clone(), *weights)  # for the names; the trace would note them twice
-            found, weight_names = tuple(names), fresh_names("w", len(layers), names)
+            found = tuple(names)
+            file = file_names(model, found, own)
+            weight_names = fresh_names("w", len(layers), (*found, *file.inputs, *file.outputs))
             proto = _written(
                 network,
                 [example[:1].clone(), *weights],
@@ -73,7 +79,7 @@ def traced_proto(model: nn.Module, example: Tensor, opset: int, *, dynamic_size:
             f"ONNX export failed: {cause_line(error)}; the outputs of the network vary in number, "
             f"and torch {torch.__version__} cannot write it: {_INSTEAD}"
         ) from error
-    finish_(proto, ("input",), found, dict(zip(weight_names, layers, strict=True)))
+    finish_(proto, file, dict(zip(weight_names, layers, strict=True)))
     return proto
 
 

@@ -13,21 +13,21 @@ from torch import Tensor, nn
 from vfconvert.exporting.attention import FourDimensionalAttention
 from vfconvert.exporting.outputs import named_outputs
 from vfconvert.nn import VersatileConv2d
-from vfconvert.nn.several_inputs import inputs_of, opened
+from vfconvert.nn.several_inputs import opened
 
 NETWORK_PREFIX = "network."  # of every name in the traced graph: the attribute that holds the network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traced:
-    """The graph; its inputs are the images (`input_names`), then the weight of each of `layers` in order.
+    """The graph; its inputs are the images (as many as `inputs`), then the weight of each of `layers` in order.
 
     The modules in `layers` are those of the traced network itself, by name; a shared one stands once.
     """
 
     program: torch.export.ExportedProgram
     layers: tuple[tuple[str, VersatileConv2d], ...]
-    input_names: tuple[str, ...]
+    inputs: int
     output_names: tuple[str, ...]
 
 
@@ -56,14 +56,7 @@ def trace(model: nn.Module, example: Tensor, *, dynamic_batch: bool, dynamic_siz
     shapes: Any = ([sizes] * len(images), [None] * len(weights)) if sizes else None
     with torch.no_grad():
         program = torch.export.export(open_network, (list(images), weights), dynamic_shapes=shapes, strict=False)
-    return Traced(program=program, layers=layers, input_names=names_of(model, names), output_names=tuple(names))
-
-
-def names_of(model: nn.Module, outputs: Sequence[str]) -> tuple[str, ...]:
-    """What a file calls the inputs: "input" where there is one, else as the network's forward does."""
-    inputs = inputs_of(model)
-    names = ("input",) if inputs is None else inputs.names
-    return tuple(f"{name}_input" if name in outputs else name for name in names)
+    return Traced(program=program, layers=layers, inputs=len(images), output_names=tuple(names))
 
 
 def versatile_layers(model: nn.Module) -> tuple[tuple[str, VersatileConv2d], ...]:

@@ -26,13 +26,15 @@ _MOST = 1000  # more are refused as several
 class Contents:
     """A module saved whole, or the tensors of a state dict by name; `key` says where: "" at the top, else "a.b".
 
-    `inputs` are what the file says of the network's inputs, `beside` are the files that hold weights for it.
+    `inputs` are what the file says of the network's inputs, `outputs` what it calls its outputs, `beside` are the files
+    that hold weights for it.
     """
 
     network: nn.Module | dict[str, Tensor]
     key: str
     inputs: tuple[StatedInput, ...] = ()
     beside: tuple[Path, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 def find_network(value: Any, where: str) -> Contents:

@@ -45,7 +45,7 @@ class LoadedModel:
     `trusted`: the file was allowed to run code, and had to be. `key` is where in the file the network was ("" at the
     top, else as "a.b"); `skipped` names classes beside the weights that were not read. `size_bytes` and `sha256`
     are the file's, with those that hold weights for it (of an ONNX file). `inputs` are what the file says of its
-    inputs, where it says it.
+    inputs, where it says it, `outputs` the names of its outputs.
     """
 
     model: nn.Module
@@ -59,6 +59,7 @@ class LoadedModel:
     size_bytes: int
     sha256: str
     inputs: tuple[StatedInput, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 def load_model(
@@ -115,6 +116,7 @@ def load_model(
         size_bytes=size,
         sha256=digest,
         inputs=contents.inputs,
+        outputs=contents.outputs,
     )
 
 
@@ -132,7 +134,7 @@ def _read(path: Path, kind: FileKind, trust_pickle: bool) -> tuple[Contents, tup
         return find_network(_read_safetensors(path), str(path)), (), False
     if kind is FileKind.ONNX:
         imported = read_onnx(path)
-        return Contents(imported.module, "", imported.inputs, imported.beside), (), False
+        return Contents(imported.module, "", imported.inputs, imported.beside, imported.outputs), (), False
     if kind is FileKind.EXPORTED:
         return Contents(read_exported(path), ""), (), False
     try:

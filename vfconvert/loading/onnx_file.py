@@ -45,6 +45,7 @@ class ImportedNetwork:
     module: nn.Module
     inputs: tuple[StatedInput, ...]
     beside: tuple[Path, ...] = ()
+    outputs: tuple[str, ...] = ()  # the names of them
 
 
 def read_onnx(path: Path) -> ImportedNetwork:
@@ -55,7 +56,8 @@ def read_onnx(path: Path) -> ImportedNetwork:
     """
     with _named(path):
         model, beside = _checked(path)
-        return replace(_imported(_simplified(model), path.parent), beside=beside)
+        outputs = tuple(value.name for value in model.graph.output)
+        return replace(_imported(_simplified(model), path.parent), beside=beside, outputs=outputs)
 
 
 def files_beside(path: Path) -> tuple[Path, ...]:

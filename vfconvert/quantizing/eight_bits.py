@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from vfconvert.errors import ExportError
+from vfconvert.exporting.onnx_compact import rename_apart_
 from vfconvert.nn import VersatileConv2d
-from vfconvert.quantizing.files import check_source, quietly, read_onnx, write_like
+from vfconvert.quantizing.files import check_source, plain_names, quietly, read_onnx, write_like
 from vfconvert.quantizing.shared_weights import share_
 from vfconvert.temporary import scratch
 
@@ -42,12 +43,12 @@ def quantize_int8(source: Path, target: Path, images: Tensor, layers: Sequence[V
     """
     if not len(images):
         raise ExportError("eight bits: got no image, expected one or more to find the ranges of activations with")
-    read_onnx(source)
+    names = plain_names(read_onnx(source))
     check_source(source, images)
     with scratch() as folder:
         folded, quantized = folder / "folded.onnx", folder / "quantized.onnx"
         with quietly("quantizing"):
-            _fold(source, folded)
+            _fold(source, folded, names)
             _quantize(folded, quantized, images)
         made = read_onnx(quantized)
         with quietly("storing shared weights"):
@@ -55,8 +56,9 @@ def quantize_int8(source: Path, target: Path, images: Tensor, layers: Sequence[V
         write_like(source, made, target, images)
 
 
-def _fold(source: Path, target: Path) -> None:
-    """Compute what only depends on constants, and take norms into the convolutions before them."""
+def _fold(source: Path, target: Path, names: Mapping[str, str]) -> None:
+    """Compute what only depends on constants, and take norms into the convolutions before them; rename values."""
+    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -64,6 +66,9 @@ def _fold(source: Path, target: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC  # standard operators only
     options.optimized_model_filepath = str(target)
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    folded = onnx.load(target)
+    rename_apart_(folded.graph, names)
+    onnx.save(folded, target)
 
 
 def _quantize(source: Path, target: Path, images: Tensor) -> None:

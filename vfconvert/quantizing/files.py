@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vfconvert.errors import ExportError, ParityError, VfconvertError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.onnx_compact import strip_
+from vfconvert.exporting.onnx_compact import rename_apart_, strip_
 from vfconvert.files import atomic_path
 from vfconvert.quantizing.sessions import open_session
 from vfconvert.silence import silenced
@@ -54,14 +54,22 @@ def quietly(doing: str) -> Iterator[None]:
         logging.root.handlers[:] = handlers  # logging.warning() adds one where there is none
 
 
+def plain_names(model: onnx.ModelProto) -> dict[str, str]:
+    """For the inputs and outputs of a file, names that no value has that a quantizer makes (it adds "_scale")."""
+    ends = (("input", model.graph.input), ("output", model.graph.output))
+    return {value.name: f"vfconvert.{end}.{place}" for end, values in ends for place, value in enumerate(values)}
+
+
 def write_like(source: Path, model: onnx.ModelProto, target: Path, images: Tensor | None) -> None:
     """Write `model`, which was made from the file `source`, with that one's inputs, outputs, metadata and producer.
 
     It has to pass the checker, to run, and to give finite outputs on the first of `images` `(N, C, H, W)`; else
-    `ExportError` or `ParityError` is raised and nothing is left at `target`. `model` is changed.
+    `ExportError` or `ParityError` is raised and nothing is left at `target`. `model` is changed; its inputs
+    and outputs may have `plain_names`.
     """
     original = read_onnx(source)
     strip_(model)
+    rename_apart_(model.graph, {plain: name for name, plain in plain_names(original).items()})
     model.metadata_props.extend(original.metadata_props)
     model.producer_name, model.producer_version = original.producer_name, original.producer_version
     for now, before in ((model.graph.input, original.graph.input), (model.graph.output, original.graph.output)):

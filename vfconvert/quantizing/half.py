@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from vfconvert.errors import ExportError
-from vfconvert.quantizing.files import MOST_CHECKED, check_source, quietly, read_onnx, write_like
+from vfconvert.exporting.onnx_compact import rename_apart_
+from vfconvert.quantizing.files import MOST_CHECKED, check_source, plain_names, quietly, read_onnx, write_like
 from vfconvert.quantizing.sessions import open_session
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def to_fp16(source: Path, target: Path, images: Tensor | None = None) -> None:
     if images is not None and len(images):
         check_source(source, images)
         _check_computed(model, images[:MOST_CHECKED])
+    rename_apart_(model.graph, plain_names(model))
     with quietly("converting to float16"):
         half = _converted(model)
     write_like(source, half, target, images)

@@ -30,18 +30,25 @@ class Precision:
 
 
 def judge(
-    files: Mapping[str, Path], images: Tensor, *, threads: int, rounds: int, class_maps: bool = False
+    files: Mapping[str, Path],
+    images: Tensor,
+    *,
+    threads: int,
+    rounds: int,
+    class_maps: bool = False,
+    named: bool = True,
 ) -> tuple[Precision, ...]:
     """Compare ONNX files with the first of them on `images` `(N, C, H, W)`, in ONNX Runtime on the CPU.
 
     With `class_maps` main outputs are logits of every pixel. All are timed in turns, `rounds` times. Of several outputs
-    the main one is that called "out", else the first. Raises `ParityError` where there is no file or no image, a file
-    does not open or run, or main outputs differ in shape.
+    the main one is that called "out", else the first, which it always is where they are not `named` by us. Raises
+    `ParityError` where there is no file or no image, a file does not open or run, or main outputs differ in shape.
     """
     if not files or not len(images):
         raise ParityError(f"precision: got {len(files)} files and {len(images)} images, expected one or more of both")
     sessions = {name: open_session(path, threads=threads) for name, path in files.items()}
-    outputs = {name: main_output(session.run_all(images)) for name, session in sessions.items()}
+    found = {name: session.run_all(images) for name, session in sessions.items()}
+    outputs = {name: main_output(one if named else tuple(one.values())[:1]) for name, one in found.items()}
     timings = in_turns(
         {name: functools.partial(session.run, _first(session, images)) for name, session in sessions.items()},
         rounds=rounds,

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.outputs import named_outputs
+from vfconvert.exporting.naming import FileNames, outputs_in_file
 from vfconvert.tasks.structure import of_one_image
 from vfconvert.verification.files import open_onnx
 from vfconvert.verification.parity import (
@@ -62,11 +62,18 @@ class _DifferentError(Exception):
 
 
 def verify_detections(
-    path: Path, model: nn.Module, inputs: Tensor, *, tolerance: float = FLOAT32_TOLERANCE, wanted: int = WANTED
+    path: Path,
+    model: nn.Module,
+    inputs: Tensor,
+    *,
+    tolerance: float = FLOAT32_TOLERANCE,
+    wanted: int = WANTED,
+    names: FileNames | None = None,
 ) -> Parity:
     """Run the ONNX file in ONNX Runtime on the CPU against `model` in eval mode, on images of `inputs` `(N, C, H, W)`.
 
-    The first `wanted` images in which the network finds something are compared, of the first 64. Raises `ParityError`
+    The first `wanted` images in which the network finds something are compared, of the first 64; `names` are those that
+    the file was written with. Raises `ParityError`
     where the file does not open or run, where what is found differs (see above), where outputs hold numbers that are
     not finite, and where no image is left to compare.
     """
@@ -77,12 +84,12 @@ def verify_detections(
     comparisons: list[OutputParity] = []
     compared, undecided = 0, 0
     for number, image in enumerate(torch.split(inputs[:MOST_TRIED], 1)):
-        expected = _found(model, image)
+        expected = _found(model, image, names)
         found = _ran(file, image, number)
         try:
             comparisons += _compared(expected, found, tolerance)
         except _DifferentError as error:
-            if not error.decided or _unexplained(model, image, expected, found, tolerance):
+            if not error.decided or _unexplained(model, image, expected, found, tolerance, names):
                 raise ParityError(f"image {number}: {error}; {_ADVICE}") from error
             undecided += 1
             continue
@@ -106,10 +113,10 @@ def image_with_detections(model: nn.Module, images: Tensor) -> Tensor:
     return next((image for image in tried if _count(_found(model, image))), images[:1])
 
 
-def _found(model: nn.Module, image: Tensor) -> dict[str, Tensor]:
+def _found(model: nn.Module, image: Tensor, names: FileNames | None = None) -> dict[str, Tensor]:
     """What the network finds in an image `(1, C, H, W)`, by name, on the CPU."""
     with evaluating(model):
-        found = named_outputs(of_one_image(model(image.clone().to(device_of(model)))))
+        found = outputs_in_file(model, of_one_image(model(image.clone().to(device_of(model)))), names)
     return {name: tensor.cpu() for name, tensor in found}
 
 
@@ -122,11 +129,13 @@ def _ran(file: OpenFile, image: Tensor, number: int) -> dict[str, Tensor]:
         ) from error
 
 
-def _unexplained(model: nn.Module, image: Tensor, expected: Outputs, got: Outputs, tolerance: float) -> int:
+def _unexplained(
+    model: nn.Module, image: Tensor, expected: Outputs, got: Outputs, tolerance: float, names: FileNames | None
+) -> int:
     """How many detections only one of the two has, though no noise as small as rounding brings or takes them away."""
     generator = torch.Generator().manual_seed(0)
     scale, wide = _NOISE * float(image.abs().max()), _DRIFT * tolerance
-    runs = [_found(model, image + scale * torch.randn(image.shape, generator=generator)) for _ in range(_RUNS)]
+    runs = [_found(model, image + scale * torch.randn(image.shape, generator=generator), names) for _ in range(_RUNS)]
     first, second = _pairs(expected, got, wide)
     alike = torch.from_numpy(_costs(expected, got) <= wide)[first, second]
     added, lost = torch.ones(_count(got), dtype=torch.bool), torch.ones(_count(expected), dtype=torch.bool)

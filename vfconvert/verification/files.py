@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from vfconvert.exporting.naming import FileNames
 from vfconvert.exporting.outputs import named_outputs
 from vfconvert.measuring.runtime import fed, onnx_session
 from vfconvert.nn.several_inputs import Inputs, inputs_of
@@ -39,13 +40,15 @@ def verify_onnx(
     tolerance: float = FLOAT32_TOLERANCE,
     sizes: Sequence[tuple[int, int]] = (),
     further: Sequence[tuple[int, int]] = (),
+    names: FileNames | None = None,
 ) -> Parity:
     """Run the file in ONNX Runtime on the CPU, with torch's thread count, against `model` in eval mode.
 
-    Raises `ParityError` where the file does not open or run, where outputs differ in number, name or shape, hold
-    numbers that are not finite, or differ by more than `tolerance` times the reference's largest magnitude.
+    `names` are those that the file was written with. Raises `ParityError` where the file does not open or run, where
+    outputs differ in number, name or shape, hold numbers that are not finite, or differ by more than `tolerance` times
+    the reference's largest magnitude.
     """
-    cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further))
+    cases = Cases(inputs, tuple(batch_sizes), tuple(sizes), tolerance, tuple(further), names)
     return verify(lambda: open_onnx(path), "ONNX Runtime", model, cases)
 
 

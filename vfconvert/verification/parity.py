@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from vfconvert.analysis.forward import evaluating
 from vfconvert.errors import ParityError
 from vfconvert.exporting.cause import cause_line
-from vfconvert.exporting.outputs import named_outputs
+from vfconvert.exporting.naming import FileNames, outputs_in_file
 from vfconvert.verification.rounding import WORTH_COMPARING, Distance, Rounding, allowed, distance
 
 FLOAT32_TOLERANCE = 1e-4
@@ -85,7 +85,7 @@ class OpenFile:
 class Cases:
     """What is compared: `images` `(N, C, H, W)` by the batch, at their own size and resized to each of `sizes`.
 
-    At the `further` sizes a file is compared where it runs.
+    At the `further` sizes a file is compared where it runs. `names`: see `file_names`.
     """
 
     images: Tensor
@@ -93,6 +93,7 @@ class Cases:
     sizes: tuple[tuple[int, int], ...]
     tolerance: float
     further: tuple[tuple[int, int], ...] = ()
+    names: FileNames | None = None
 
     def __post_init__(self) -> None:
         if not len(self.images) or not self.batch_sizes:
@@ -119,12 +120,12 @@ def verify(open_file: Callable[[], OpenFile], title: str, model: nn.Module, case
         raise ParityError(f"{title} cannot open the file: {cause_line(error)}; do not use it") from error
     batch_sizes = cases.batch_sizes if file.fixed_batch is None else (file.fixed_batch,)
     comparisons: list[OutputParity] = []
-    rounding = Rounding(model)
+    rounding = Rounding(model, cases.names)
     for size in (None, *cases.sizes, *cases.further):
         for count in batch_sizes:
             images = cases.batch(count, size)
             with evaluating(model):
-                reference = named_outputs(model(images.clone().to(device_of(model))))
+                reference = outputs_in_file(model, model(images.clone().to(device_of(model))), cases.names)
             try:
                 outputs = file.run(images)
             except Exception as error:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vfconvert.analysis.forward import evaluating
-from vfconvert.exporting.outputs import named_outputs
+from vfconvert.exporting.naming import FileNames, outputs_in_file
 
 WORTH_COMPARING = 1e-2  # differences beyond this share of the largest output are never put down to rounding
 _TWICE = 2.0  # the file and the network may each be off by as much, to either side
@@ -66,10 +66,13 @@ def allowed(tolerance: float, share: float) -> float:
 
 
 class Rounding:
-    """A network beside itself in float64; the copy is made when it is first asked for."""
+    """A network beside itself in float64; the copy is made when it is first asked for.
 
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
+    Outputs are called as in a file that was written with `names`.
+    """
+
+    def __init__(self, model: nn.Module, names: FileNames | None = None) -> None:
+        self._model, self._names = model, names
 
     def of(self, name: str, output: Tensor, images: Tensor) -> Distance | None:
         """From an output in float32 to that in float64, for `images` `(B, C, H, W)`; None where it cannot be told.
@@ -84,7 +87,7 @@ class Rounding:
     def _exact_outputs(self, images: Tensor) -> dict[str, Tensor]:
         try:
             with evaluating(self._exact):
-                return dict(named_outputs(self._exact(images.cpu().double())))
+                return dict(outputs_in_file(self._model, self._exact(images.cpu().double()), self._names))
         except Exception:  # a step that is written for float32, in whatever way it says so
             return {}
 
