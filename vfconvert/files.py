@@ -51,6 +51,15 @@ def check_writable(target: Path) -> None:
         raise _unwritable(target, reason) from error
 
 
+def check_own_name(path: Path, flag: str) -> None:
+    """Raise `UnwritableOutputError` where a name that nobody gave is a link, as whoever gave the model may have laid.
+
+    `flag` is what names it, and then a link is followed.
+    """
+    if path.is_symlink():
+        raise _unwritable(path, f"it is a symbolic link to {os.readlink(path)}; name it by {flag}, or remove it")
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside `target` to write to: renamed to it on success, removed on any failure.

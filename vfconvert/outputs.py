@@ -7,7 +7,7 @@ from pathlib import Path
 from vfconvert.budget.cache import cache_path, is_cache
 from vfconvert.delivery import paths_of, precision_paths, readable_of
 from vfconvert.errors import UnwritableOutputError
-from vfconvert.files import check_writable
+from vfconvert.files import check_own_name, check_writable
 from vfconvert.options import ConversionOptions
 from vfconvert.reporting.writing import check_reports
 
@@ -35,6 +35,8 @@ def check_outputs(options: ConversionOptions, recipe: Path | None = None, new_re
         if path.resolve() in taken:
             raise UnwritableOutputError(f"{flag} {path} is {taken[path.resolve()]}; give another path")
         taken[path.resolve()] = f"also what {flag} writes{' (its recipe to read)' if flag == _READABLE else ''}"
+        if options.output is None and flag in ("--output", _READABLE):
+            check_own_name(path, "--output")
         check_writable(path)
 
 
@@ -44,7 +46,9 @@ def check_cache(options: ConversionOptions) -> None:
     A file of the name that is usual for it is ours: where it is damaged it is put aside, and measured anew.
     """
     path = options.damage_cache
-    if path is not None and path.exists() and not is_cache(path):
+    if path is None:
+        check_own_name(cache_path(options.model), "--damage-cache")
+    elif path.exists() and not is_cache(path):
         raise UnwritableOutputError(f"{path} holds no measured damage and is left alone; give another --damage-cache")
 
 

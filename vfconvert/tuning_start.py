@@ -12,7 +12,7 @@ from torch import nn
 
 from vfconvert.delivery import paths_of
 from vfconvert.errors import TrainingError, UnwritableOutputError
-from vfconvert.files import check_writable
+from vfconvert.files import check_own_name, check_writable
 from vfconvert.fitting.sweep import Fitted
 from vfconvert.nn import VersatileConv2d
 from vfconvert.nn.flattened import flattened_convs
@@ -36,7 +36,7 @@ from vfconvert.training.checkpoint import (
 )
 from vfconvert.training.learner import part
 from vfconvert.training.ranks import Ranks
-from vfconvert.training.watching import Watcher
+from vfconvert.training.watching import LOG, Watcher
 from vfconvert.tuning_identity import as_said_now, identity_of
 
 PLAN, DONE = "plan.json", "exported"
@@ -65,6 +65,9 @@ def own_folder(options: ConversionOptions) -> Iterator[None]:
     Raises `TrainingError` where another process has it, and `UnwritableOutputError`.
     """
     folder = folder_of(options)
+    if options.training.checkpoints is None:
+        for path in (folder, *(folder / name for name in (NAME, FIT, PLAN, LOG, DONE))):
+            check_own_name(path, "--checkpoints")
     check_writable(folder / NAME if folder.is_dir() else folder)  # before any work
     try:
         folder.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import click
 from vfconvert.cli.group import ARGUMENTS, COMMAND_LINE, MAIN_JOB, SectionOption
 from vfconvert.combinations import TRAINING_PREFIX
 from vfconvert.errors import ConfigError, TrainingError
-from vfconvert.json_fields import near, shown
+from vfconvert.json_fields import listed, near, shown
 from vfconvert.training_options import TrainingOptions
 from vfconvert.version import __version__
 
@@ -26,7 +26,9 @@ JOINED = {"numbers": ",", "shape": ",", "size": "x"}  # types of one value that 
 _CODE = ("trust_pickle", "trust_data_code")
 _NAMED = ("torchvision:", "timm:")  # networks that are built by no code but these packages' own
 _FETCHING = ("pretrained", "checkpoint", "weights", "cache")  # arguments of theirs that open or fetch files
-_MOST_SHOWN = 100  # errors in one message
+# What a recipe may have written, by the suffixes of such files: not one that a shell or another program goes by.
+_SUFFIXES = {"save_plan": (".json",), "costs": (".json",), "damage_cache": (".json",), "junit": (".xml",)}
+_PLACES = (*_SUFFIXES, "output", "reports", "checkpoints", "tensorboard")
 
 Texts = dict[str, tuple[str, ...]]
 
@@ -61,7 +63,7 @@ def use_recipe(
     for entry in document.entries:
         try:
             if entry.key not in keys:
-                raise ValueError(f"got an unknown key{near(entry.key, list(keys))}")
+                raise ValueError(f"got an unknown key{near(entry.key, list(keys), errors)}")
             if entry.kind != "none":
                 name, found = str(keys[entry.key].name), texts_of(entry, keys[entry.key])
                 value = _value(ctx, keys[entry.key], found)
@@ -72,9 +74,9 @@ def use_recipe(
         except click.BadParameter as error:
             errors.append((entry.line, f"{shown(entry.key)[1:-1]}: {error.message}"))
     if errors:
-        listed = "; ".join(f"line {line}: {' '.join(said.split())}" for line, said in sorted(errors)[:_MOST_SHOWN])
-        more = f"; and {len(errors) - _MOST_SHOWN} more" if len(errors) > _MOST_SHOWN else ""
-        raise ConfigError(f"{path}: {len(errors)} error{'s' if len(errors) > 1 else ''} in the recipe: {listed}{more}")
+        lines = [f"line {line}: {' '.join(said.split())}" for line, said in sorted(errors)]
+        many = "s" if len(errors) > 1 else ""
+        raise ConfigError(f"{path}: {len(errors)} error{many} in the recipe: {listed(lines)}")
     ctx.default_map = values
     ctx.meta[RECIPE] = texts
     return path
@@ -175,6 +177,14 @@ def _refuse_code(parameter: click.Parameter, texts: Sequence[str]) -> None:
         raise ValueError(f"{texts[0]} would run code, expected torchvision:NAME or timm:NAME; say it by --arch")
     if parameter.name == "arch_args" and (names := [text for text in texts if text.startswith(_FETCHING)]):
         raise ValueError(f"{names[0].partition('=')[0]} fetches or opens files; say it by --arch-arg")
+    name = str(parameter.name).removeprefix(TRAINING_PREFIX)
+    for text in texts if name in _PLACES else ():
+        hidden = any(part.startswith((".", "~")) and part not in (".", "..") for part in Path(text).parts)
+        if hidden or not text.endswith(_SUFFIXES.get(name, "")):
+            expected = " or ".join(_SUFFIXES.get(name, ())) or "no hidden file or folder"
+            raise ValueError(
+                f"{shown(text)} is no place that a recipe may write to, expected {expected}; say it by a flag"
+            )
 
 
 def _got(entry: Entry) -> str:

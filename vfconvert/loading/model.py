@@ -29,7 +29,7 @@ from vfconvert.loading.onnx_file import files_beside, read_onnx
 from vfconvert.loading.onnx_inputs import StatedInput
 from vfconvert.loading.pickles import Reading, read_safely, read_trusting, untrusted
 from vfconvert.loading.sniffing import FileKind, sniff
-from vfconvert.loading.trees import check_repeated, check_tree
+from vfconvert.loading.trees import check_plain, check_repeated, check_tree
 from vfconvert.loading.weights import load_weights
 
 _NAME = re.compile(r"[^\"'\\()\x00-\x1f\x7f]*")  # no quotes, parentheses, line breaks
@@ -92,6 +92,8 @@ def load_model(
         if kind is FileKind.ZIP and not trusted:
             check_tree(network, path)
         network = checked(network, path)
+    else:
+        check_plain(network.values(), path)
     if architecture is not None:
         tensors = network.state_dict() if isinstance(network, nn.Module) else network
         _refuse_meta(tensors, path)

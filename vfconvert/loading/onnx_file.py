@@ -25,6 +25,7 @@ from vfconvert.loading.onnx_graph import Importer
 from vfconvert.loading.onnx_inference import Inference
 from vfconvert.loading.onnx_inputs import StatedInput, batch_of, shape_of, stated_inputs
 from vfconvert.loading.onnx_inside import load_without_weights
+from vfconvert.loading.onnx_nodes import check_nodes
 from vfconvert.loading.onnx_outside import EXPORT_AGAIN, check_outside, check_size, mapped
 from vfconvert.loading.onnx_values import DTYPES
 from vfconvert.silence import silenced
@@ -98,6 +99,8 @@ def _simplified(model: onnx.ModelProto) -> onnx.ModelProto:
     """
     import onnx_ir as ir
     from onnx_ir.passes import common
+
+    check_nodes(model)
 
     passes = ir.passes.Sequential(
         common.InlinePass(),

@@ -57,13 +57,7 @@ class Importer:
         attributes: dict[str, Any],
     ) -> None:
         """One node, after those that it reads. Raises `UnknownGraphError`."""
-        if kind.startswith(_QUANTIZED):
-            raise UnknownGraphError(
-                f"it is quantized (operator {printable(kind)}); take the float32 network that it was made from"
-            )
-        if domain not in _OWN_DOMAINS or (kind not in FUNCTIONS and kind not in LAYERS):
-            of = f" of {printable(domain)}" if domain not in _OWN_DOMAINS else ""
-            raise UnknownGraphError(f"operator {printable(kind)}{of} is not known here")
+        check_known(kind, domain)
         if kind in ("Add", "Mul") and inputs[0] in self._constants:  # a number stands second in torch
             inputs = inputs[::-1]
         call = Call(
@@ -171,6 +165,17 @@ _ARITHMETIC = frozenset(  # take a number in the place of a second tensor
     ("Add", "Sub", "Mul", "Div", "Pow", "Mod", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 )
 _COMBINING = _ARITHMETIC | {"Min", "Max", "Mean", "Sum", "Where", "Concat", "Einsum", "And", "Or", "Xor"}
+
+
+def check_known(kind: str, domain: str) -> None:
+    """Raise `UnknownGraphError` for an operator that is not read."""
+    if kind.startswith(_QUANTIZED):
+        raise UnknownGraphError(
+            f"it is quantized (operator {printable(kind)}); take the float32 network that it was made from"
+        )
+    if domain not in _OWN_DOMAINS or (kind not in FUNCTIONS and kind not in LAYERS):
+        of = f" of {printable(domain)}" if domain not in _OWN_DOMAINS else ""
+        raise UnknownGraphError(f"operator {printable(kind)}{of} is not known here")
 
 
 def known_operators() -> Iterator[str]:

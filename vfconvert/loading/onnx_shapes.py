@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.nn import functional as F
 
-from vfconvert.loading.exported_graph import UnknownGraphError
+from vfconvert.loading.exported_graph import LARGEST_SIZE, UnknownGraphError
 from vfconvert.loading.onnx_values import MOST_LISTED, Call, Sizes, Value, is_number, listed, scalar, size_of, sizes_of
 
 
@@ -240,6 +240,8 @@ def _pad(call: Call) -> Value:
     mode = call.expect("mode", "constant", "constant", "reflect", "edge", "wrap")
     pads, axes = call.numbers(1, "pads") or [], call.numbers(3)
     fill = call.get(2)
+    if any(abs(size) > LARGEST_SIZE for size in pads):
+        raise UnknownGraphError(f"'Pad' pads by {max(pads, key=abs)}")
     value = float(scalar(fill)) if fill is not None else float(call.attributes.get("value", 0.0))
     rank, half = call.rank, len(pads) // 2
     places = [axis % rank for axis in axes] if axes is not None else list(range(rank))

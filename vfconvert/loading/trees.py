@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -16,6 +16,7 @@ from vfconvert.errors import TruncatedModelError, UntrustedModelError
 _DEEPEST = 200  # of containers and modules in each other: a copy takes some three calls for each
 _MOST_PATHS = 100_000  # to modules: each is a prefix of names in the state dict
 _MOST_REPEATED = 256 * 2**20  # bytes that tensors show beyond those stored
+_LARGEST = 2**31 - 1  # of the whole numbers of a layer: torch multiplies some of them without looking
 
 
 def check_tree(network: nn.Module, where: object) -> None:
@@ -33,8 +34,27 @@ def check_tree(network: nn.Module, where: object) -> None:
                 f"{where}: a {type(module).__name__} in it has its own {replaced or 'call'!r} in the place of torch's; "
                 "save its state_dict() and name the network with --arch"
             )
+        if (large := next((number for number in _whole_numbers(module) if abs(number) > _LARGEST), None)) is not None:
+            raise UntrustedModelError(
+                f"{where}: a {type(module).__name__} in it has the number {large:.3g}, more than any layer takes; save "
+                "its state_dict() and name the network with --arch"
+            )
+        check_plain([*module._parameters.values(), *module._buffers.values()], where)
     if _paths(network, {}, where) > _MOST_PATHS:
         raise UntrustedModelError(f"{where}: leads to its modules on more than {_MOST_PATHS:,} ways; save it again")
+
+
+def check_plain(tensors: Iterable[Any], where: object) -> None:
+    """Raise `UntrustedModelError` for tensors with attributes in the place of torch's own, or of several sizes each.
+
+    Other values are passed over.
+    """
+    for tensor in tensors:
+        if isinstance(tensor, Tensor):
+            replaced = next((name for name in vars(tensor) if hasattr(Tensor, name)), None)
+            if replaced is not None or tensor.is_nested:
+                odd = f"has its own {replaced!r} in the place of torch's" if replaced else "is nested"
+                raise UntrustedModelError(f"{where}: a tensor in it {odd}; save plain tensors")
 
 
 def check_repeated(tensors: Mapping[str, Any], where: object) -> None:
@@ -72,6 +92,14 @@ def _modules_in(network: nn.Module, where: object) -> Iterator[nn.Module]:
             walk.append(_parts(part))
             if len(walk) > _DEEPEST:
                 raise UntrustedModelError(f"{where}: is nested more than {_DEEPEST} deep; save its state_dict()")
+
+
+def _whole_numbers(module: nn.Module) -> Iterator[int]:
+    """Those that a layer goes by, in pairs and longer rows too."""
+    for value in vars(module).values():
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(number, int):
+                yield number
 
 
 def _parts(value: Any) -> Iterator[Any]:
