@@ -225,6 +225,12 @@ def test_shapes_of_one_input_and_of_several(cli_invoke, asked, recipe, text, sha
         ("arch: net.py:make", "arch: net.py:make would run code, expected torchvision:NAME or timm:NAME"),
         ("arch: package.module:make", "arch: package.module:make would run code"),
         ("arch-arg: {pretrained: true}", "arch-arg: pretrained fetches or opens files"),
+        ("save-plan: bash_aliases", 'save-plan: "bash_aliases" is no place that a recipe may write to, expected .json'),
+        ("damage-cache: cache", "expected .json; say it by a flag"),
+        ("junit: gates.json", 'junit: "gates.json" is no place that a recipe may write to, expected .xml'),
+        ("output: ../.ssh/config", "is no place that a recipe may write to, expected no hidden file or folder"),
+        ("report: [a.json, ~/b.json]", '"~/b.json" is no place'),
+        ("checkpoints: .git", '".git" is no place'),
         ("arch-arg: [checkpoint_path=x]", "arch-arg: checkpoint_path fetches or opens files"),
     ],
 )
