@@ -59,6 +59,10 @@ def test_the_best_weights_are_the_result_and_the_teacher_stays():
     assert not any(parameter.requires_grad for parameter in trained.model.parameters())
 
 
+def untimed(trained):
+    return [{name: value for name, value in record.items() if name != "seconds"} for record in trained.epochs]
+
+
 @pytest.mark.parametrize("given", SETTINGS)
 @pytest.mark.parametrize("at", [1, 4, 7, 23])
 def test_a_run_that_goes_on_ends_as_one_that_never_stopped(tmp_path, given, at):
@@ -74,8 +78,20 @@ def test_a_run_that_goes_on_ends_as_one_that_never_stopped(tmp_path, given, at):
     again = train(job(tmp_path, student=network(9), **given), state=state)
     assert same(again.model, whole.model)
     assert again.best_epoch == whole.best_epoch
-    untimed = [{k: v for k, v in r.items() if k not in ("seconds", "loss")} for r in again.epochs]
-    assert untimed == [{k: v for k, v in r.items() if k not in ("seconds", "loss")} for r in whole.epochs]
+    assert untimed(again) == untimed(whole)
+    assert all(("loss" in record) == (record["epoch"] > 0) for record in again.epochs)
+
+
+def test_a_state_without_the_sum_of_its_epoch_leaves_that_loss_out(tmp_path):
+    """One that an older version wrote: what is left of the epoch has another mean."""
+    with pytest.raises(TrainingInterrupted, match="Stopped at step 7 of 24"):
+        train(job(tmp_path), Kept(6, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    state = read_checkpoint(tmp_path)
+    state.notes = {}
+    records = untimed(train(job(tmp_path), state=state))
+    wanted = untimed(train(job()))
+    assert wanted[2].pop("loss") > 0
+    assert records == wanted
 
 
 def test_meta_another_seed_ends_elsewhere():
@@ -94,7 +110,9 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(tmp_path, number):
         train(job(tmp_path, minutes=1e3), told)
     assert signal.getsignal(number) is before
     assert read_checkpoint(tmp_path).step == 7
-    assert same(train(job(tmp_path), state=read_checkpoint(tmp_path)).model, whole.model)
+    again = train(job(tmp_path), state=read_checkpoint(tmp_path))
+    assert same(again.model, whole.model)
+    assert untimed(again) == untimed(whole)
 
 
 class Poisoned:
@@ -126,6 +144,7 @@ def test_a_loss_that_is_not_finite_goes_back_and_on_more_slowly():
     assert trained.steps == 24
     assert all(torch.isfinite(tensor).all() for tensor in trained.model.state_dict().values())
     assert not same(trained.model, train(job()).model)
+    assert sum(told.losses[step] for step in (9, 10, 11, 12)) / 4 == pytest.approx(trained.epochs[3]["loss"])
 
 
 def test_the_second_time_it_is_an_error():

@@ -29,6 +29,7 @@ _SLOWER = 0.1  # times the rate after a loss that was not finite
 _CURVE = 400  # points of the curve of losses
 _ESTIMATED = 50  # batches that norms are estimated on
 _COUNTED = 20  # steps over which the speed is told
+_SUMS = "epoch"  # among a state's notes: sums over the steps of the epoch that it lies in
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,7 +98,9 @@ class _Run:
     def epoch(self) -> None:
         """What is left of the epoch in which the next step lies, and its validation."""
         state, (number, at) = self._state, divmod(self._state.step, self._per_epoch)
-        total, counted, clock, signal = 0.0, 0, time.monotonic(), 0
+        # A state of an older version has no sum: the mean of the later steps alone would be a wrong one.
+        total = state.notes.get(_SUMS, {}).get("loss", math.nan) if at else 0.0
+        counted, clock, signal = 0, time.monotonic(), 0
         for batch in self._job.training.epoch(number, at):
             rate = self._rate(state.step)
             due = time.monotonic() - self._written >= 60 * self._job.options.minutes
@@ -115,8 +118,9 @@ class _Run:
                 speed = counted * self._job.options.batch / max(time.monotonic() - clock, 1e-9)
                 self._watcher.step(state.step, state.steps, loss, rate, speed)
             if not last and (stepped.due or signal):
+                state.notes = {**state.notes, _SUMS: {"loss": total}}
                 self._keep(signal)
-        self._validate(number + 1, {"loss": total / counted} if counted else {})
+        self._validate(number + 1, {} if math.isnan(total) else {"loss": total / self._per_epoch})
         self._keep(signal)
 
     def end(self) -> Trained:
