@@ -6,9 +6,11 @@ import math
 import pytest
 
 from tests.budget.tables import FIXED, best_damage, choices, costs, keep, option, random_table, table_of
-from vfconvert.budget.knapsack import choose, frontier_of, least_of, point_of, uniform
+from vfconvert.budget.knapsack import check_size, choose, frontier_of, least_of, point_of, uniform
 from vfconvert.budget.table import KEEP, OptionTable
+from vfconvert.budget.targets import file_bytes
 from vfconvert.errors import BudgetError
+from vfconvert.planning import Keep
 
 
 def limits_between(table: OptionTable, shares: dict[str, float]) -> dict[str, float]:
@@ -74,21 +76,52 @@ def test_two_limits_that_exclude_each_other() -> None:
 
 
 def test_kept_layers_that_stand_in_the_way_are_named() -> None:
-    kept = tuple(keep(f"k{outputs}", outputs) for outputs in (1, 64, 2, 32))
+    kept = tuple(keep(f"k{outputs}", outputs, "first") for outputs in (1, 64, 2, 32))
     table = table_of((option(KEEP, 1000, 9000, 0), option("spatial", 600, 5000, 1)), kept=kept)
     said = (
         r"params: 1,000 \(50.0% of the original\) is wanted, and 1,600 \(80.0%\) is the least that can be reached; "
-        r"kept layers stand in the way: k64 \(depthwise, 9,216 weights\), k32 \(depthwise, 4,608 weights\), "
-        r"k2 \(depthwise, 288 weights\); convert these too, or give a higher limit$"
+        r"kept layers stand in the way: k64 \(first, 9,216 weights\), k32 \(first, 4,608 weights\), "
+        r"k2 \(first, 288 weights\); convert these too, or give a higher limit$"
     )
     with pytest.raises(BudgetError, match=said):
         choose(table, {"params": 1000})
 
 
-def test_nothing_kept_leaves_a_higher_limit() -> None:
-    table = table_of((option(KEEP, 1000, 9000, 0), option("spatial", 600, 5000, 1)))
-    with pytest.raises(BudgetError, match=r"is the least that can be reached; give a higher limit$"):
-        choose(table, {"macs": 5000})
+HALF = (option(KEEP, 1000, 9000, 0), option("spatial", 500, 4500, 1))
+
+
+@pytest.mark.parametrize("kept", [(), (keep("k", 2, "first"),), (keep("k", 640, "depthwise"),)], ids=len)
+def test_layers_that_cannot_close_the_gap_are_not_named(kept: tuple[Keep, ...]) -> None:
+    """The kept layer has 288 weights, and of those at most half could go, as of the others."""
+    table = table_of(HALF, kept=kept)
+    with pytest.raises(BudgetError, match=r"can be reached; these filters allow no less here; give a higher limit$"):
+        choose(table, {"params": 1500 - 145})
+    with pytest.raises(BudgetError, match=r"^size: .* these filters allow no less here; give a higher limit$"):
+        check_size(table, file_bytes(table, 1500 - 145), 10_000)
+
+
+def test_meta_a_gap_of_half_the_kept_layer_names_it() -> None:
+    table = table_of(HALF, kept=(keep("k", 2, "first"),))
+    with pytest.raises(BudgetError, match=r"stand in the way: k \(first, 288 weights\); convert these too"):
+        choose(table, {"params": 1500 - 143})
+    with pytest.raises(BudgetError, match=r"^size: .* stand in the way: k \(first, 288 weights\)"):
+        check_size(table, file_bytes(table, 1500 - 143), 10_000)
+
+
+def test_of_multiply_adds_all_that_is_no_choice_might_be_the_kept_layer() -> None:
+    table = table_of(HALF, kept=(keep("k", 2, "first"),))
+    with pytest.raises(BudgetError, match="stand in the way: k"):
+        choose(table, {"macs": FIXED + 4500 - FIXED // 2})
+    with pytest.raises(BudgetError, match="these filters allow no less here"):
+        choose(table, {"macs": FIXED + 4500 - FIXED // 2 - 1})
+
+
+def test_where_ordinary_convolutions_are_fastest_no_layer_is_named() -> None:
+    slower = (option(KEEP, 100, 900, 0, 0.3), option("spatial", 50, 450, 1, 0.4))
+    table = table_of(slower, kept=(keep("k", 2, "first"),), seconds=1.0)
+    said = "on this machine ordinary convolutions are the fastest form of the rest; give a higher limit$"
+    with pytest.raises(BudgetError, match=said):
+        choose(table, {"latency": 0.9})
 
 
 def test_ties_fall_the_same_way_every_time() -> None:
@@ -111,7 +144,7 @@ def test_layers_without_any_harm_are_chosen_by_cost() -> None:
 
 
 def test_empty_table_has_one_choice() -> None:
-    table = table_of(kept=(keep("a"),))
+    table = table_of(kept=(keep("a", code="first"),))
     with pytest.raises(BudgetError, match="kept layers stand in the way: a"):
         choose(table, {"params": FIXED - 1})
 

@@ -145,7 +145,7 @@ def test_target_that_cannot_be_reached_is_one_line(cli_invoke, run, images, outp
     result = cli_invoke(run.model, *line, "--seed", "4", exit_code=BudgetError.exit_code)
     assert BudgetError.exit_code == 33
     assert result.stderr.startswith("Error: params: 380 (10.0% of the original) is wanted, and ")
-    assert "is the least that can be reached; kept layers stand in the way: 0 (first, 216 weights)" in result.stderr
+    assert "is the least that can be reached; these filters allow no less here" in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(outputs.iterdir()) == []
 

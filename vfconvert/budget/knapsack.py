@@ -16,13 +16,14 @@ from scipy.sparse import csr_matrix
 from vfconvert.budget.frontier import Frontier, Point
 from vfconvert.budget.muted import no_output
 from vfconvert.budget.table import LayerOptions, Option, OptionTable
-from vfconvert.budget.targets import file_bytes, whole_of
+from vfconvert.budget.targets import NUMBER_BYTES, file_bytes, whole_of
 from vfconvert.errors import BudgetError
 from vfconvert.targets import amount_text
 
 _GAP = 1e-4  # of the damage: options differ by more
 _MOST_NODES = 100_000
 _POINTS = 16
+_NEVER = ("depthwise",)  # codes of kept layers that no option converts
 _LARGEST = 1e3  # number in a constraint; limits are kept to 1e-6, which is then less than one parameter
 
 
@@ -167,18 +168,36 @@ def check_size(table: OptionTable, limit: float, original_bytes: int) -> None:
 
 
 def _out_of_reach(table: OptionTable, cost: str, limit: float, least: float, whole: float) -> BudgetError:
+    gap = (least - limit) / NUMBER_BYTES if cost == "size" else least - limit
     return BudgetError(
         f"{cost}: {amount_text(cost, limit)} ({limit / whole:.1%} of the original) is wanted, and "
-        f"{amount_text(cost, least)} ({least / whole:.1%}) is the least that can be reached{_in_the_way(table)}"
+        f"{amount_text(cost, least)} ({least / whole:.1%}) is the least that can be reached; "
+        f"{_way_on(table, 'params' if cost == 'size' else cost, gap)}"
     )
 
 
-def _in_the_way(table: OptionTable) -> str:
-    if not table.kept:
-        return "; give a higher limit"
-    largest = sorted(table.kept, key=lambda keep: -keep.geometry.weight_numbers)[:3]
-    named = ", ".join(f"{keep.layer} ({keep.code}, {keep.geometry.weight_numbers:,} weights)" for keep in largest)
-    return f"; kept layers stand in the way: {named}; convert these too, or give a higher limit"
+def _way_on(table: OptionTable, cost: str, gap: float) -> str:
+    """What to do where `gap` of a cost is left: convert kept layers where that could close it."""
+    kept = sorted(
+        (keep for keep in table.kept if keep.code not in _NEVER), key=lambda keep: -keep.geometry.weight_numbers
+    )
+    # Of MACs and time only the sum of all that is no choice is known: kept layers have that much at most.
+    most = float(sum(keep.geometry.weight_numbers for keep in kept)) if cost == "params" else _fixed(table, cost)
+    if kept and most * (1 - _smallest_share(table, cost)) >= gap:
+        named = ", ".join(f"{keep.layer} ({keep.code}, {keep.geometry.weight_numbers:,} weights)" for keep in kept[:3])
+        return f"kept layers stand in the way: {named}; convert these too, or give a higher limit"
+    if cost == "latency":
+        return "on this machine ordinary convolutions are the fastest form of the rest; give a higher limit"
+    return "these filters allow no less here; give a higher limit"
+
+
+def _smallest_share(table: OptionTable, cost: str) -> float:
+    """Of a cost, to which the option that saves most brings its layer; kept layers will hardly get below that.
+
+    0 where no layer has a choice: nothing is known then.
+    """
+    pairs = [(cost_of(o, cost), cost_of(layer.options[0], cost)) for layer in table.layers for o in layer.options]
+    return min((now / was for now, was in pairs if was > 0), default=0.0)
 
 
 def _said(limits: Mapping[str, float]) -> str:

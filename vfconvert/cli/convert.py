@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from vfconvert.cli.convert_options import convert_options
-from vfconvert.cli.failures import telling
-from vfconvert.cli.group import MAIN_JOB, SectionCommand
+from vfconvert.cli.failures import Asked, ToldCommand, is_not_first, telling
+from vfconvert.cli.group import MAIN_JOB
 from vfconvert.cli.recipe import command_line, is_stated, recipe_text
 from vfconvert.cli.screen import progress_bars, show, silent_libraries
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_step_summary
@@ -32,7 +31,7 @@ _TRUST_WARNING = "Warning: --trust-pickle lets the model file run any code it ho
 _CODE_WARNING = "Warning: --trust-data-code runs the code that --data names; use it only on code you trust."
 
 
-@click.command(MAIN_JOB, cls=SectionCommand)
+@click.command(MAIN_JOB, cls=ToldCommand)
 @convert_options
 @click.pass_context
 def convert(
@@ -46,25 +45,11 @@ def convert(
     **values: Any,
 ) -> ConversionReport | None:
     """Convert MODEL, the same as without the word "convert"."""
-    if quiet and verbose:
-        raise click.UsageError("-q and -v exclude each other; drop one")
-    options = options_of(ctx, values)
-    others = _is_another(options)  # the first speaks for all
-    if not others:
-        warn_of_trust(options)
-    with silent_libraries(verbose=verbose), progress_bars(quiet=quiet or others) as progress:
-        from vfconvert.config.document import write_recipe
-        from vfconvert.gating import refuse_failed
-        from vfconvert.outputs import check_outputs
-        from vfconvert.pipeline import convert as run
-
-        if (config is not None or save_config is not None) and not others:
-            check_outputs(options, config, save_config)
-        if save_config is not None and not others:
-            write_recipe(recipe_text(ctx), save_config)
-        said = nullcontext() if others else telling(options, lambda: check_outputs(options, config, save_config))
-        with said, telling_of_stops(quiet=quiet or others or not options.training.epochs):
-            report = run(options, progress, Screen(progress, quiet=quiet))
+    with telling(ctx) as asked:
+        if quiet and verbose:
+            raise click.UsageError("-q and -v exclude each other; drop one")
+        asked.options = options = options_of(ctx, values)
+        report = _converted(ctx, asked, options, quiet=quiet, verbose=verbose)
     if report is None:
         return None
     append_step_summary(report, os.environ.get(STEP_SUMMARY))
@@ -84,8 +69,31 @@ def convert(
 
         for path in (*(file.path for file in report.artefacts), *(row.path for row in further_files(report))):
             click.echo(path)
+    from vfconvert.gating import refuse_failed
+
     refuse_failed(report)
     return report
+
+
+def _converted(
+    ctx: click.Context, asked: Asked, options: ConversionOptions, *, quiet: bool, verbose: bool
+) -> ConversionReport | None:
+    """Convert, with what the command adds; of processes that train together the first speaks for all."""
+    asked.silent = others = bool(options.training.epochs) and is_not_first()
+    config, save_config = ctx.params["config"], ctx.params["save_config"]
+    if not others:
+        warn_of_trust(options)
+    with silent_libraries(verbose=verbose), progress_bars(quiet=quiet or others) as progress:
+        from vfconvert.config.document import write_recipe
+        from vfconvert.outputs import check_outputs
+        from vfconvert.pipeline import convert as run
+
+        if (config is not None or save_config is not None) and not others:
+            check_outputs(options, config, save_config)
+        if save_config is not None and not others:
+            write_recipe(recipe_text(ctx), save_config)
+        with telling_of_stops(quiet=quiet or others or not options.training.epochs):
+            return run(options, progress, Screen(progress, quiet=quiet))
 
 
 def warn_of_trust(options: ConversionOptions) -> None:
@@ -93,18 +101,6 @@ def warn_of_trust(options: ConversionOptions) -> None:
     for given, warning in ((options.trust_pickle, _TRUST_WARNING), (options.trust_data_code, _CODE_WARNING)):
         if given:
             click.echo(warning, err=True)
-
-
-def _is_another(options: ConversionOptions) -> bool:
-    """Whether this is one of several processes that train together, and not the first.
-
-    Where the environment says so in no numbers, the run itself refuses it.
-    """
-    if not options.training.epochs or "WORLD_SIZE" not in os.environ:
-        return False
-    with suppress(ValueError):
-        return int(os.environ.get("RANK", "")) > 0
-    return False
 
 
 def options_of(ctx: click.Context, values: Mapping[str, Any]) -> ConversionOptions:

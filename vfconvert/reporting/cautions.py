@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from vfconvert.options import ConversionOptions
 from vfconvert.planning import Plan
 from vfconvert.reporting.describe import VARYING
 from vfconvert.reporting.report import AgreementReport, ArtefactReport, ImagesReport
@@ -16,6 +17,7 @@ ENOUGH_AGREEMENT = 0.95
 ENOUGH_RELATIVE_ERROR = 0.05
 ENOUGH_RELATIVE_CHANGE = 0.2
 _ENOUGH_IMAGES = 4  # to be of more than one kind
+_ENOUGH_TO_JUDGE = 20  # held out: of fewer one alone is worth more than 5 points
 
 
 def layout_warning(channels_last: bool) -> tuple[str, ...]:
@@ -51,8 +53,10 @@ def warnings_of(
     original: nn.Module,
     images: ImagesReport | None,
     found: AgreementReport | None,
+    options: ConversionOptions,
     *,
     alone: int | None,
+    chosen_by: int = 0,
     parts: Sequence[str] = (),
     left_out: str = "",
     plain: int = 0,
@@ -61,6 +65,7 @@ def warnings_of(
     """What the user should know, a sentence each.
 
     `alone` layers were fitted one by one, of a network that cannot be traced but for `parts`; None where it can.
+    The first `chosen_by` images held out have helped to choose the plan, and judge nothing.
     """
     sentences = []
     if alone is not None:
@@ -81,15 +86,16 @@ def warnings_of(
         counted = "pixels" if found.measure.startswith("pixel") else "images"
         sentences.append(
             f"the converted network agrees with the original on {percent(found.value)} of the {counted}, below "
-            f"{ENOUGH_AGREEMENT:.0%}: convert fewer layers (--exclude, or --spatial alone), give more "
-            "--calibration-images, or fine-tune it (--epochs)"
+            f"{ENOUGH_AGREEMENT:.0%}: {_advice(options)}"
         )
     if found is not None and not is_share(found.measure) and not found.relative_error <= ENOUGH_RELATIVE_ERROR:
         sentences.append(
-            f"the outputs differ from the original's by {percent(found.relative_error)} of their size: convert fewer "
-            "layers (--exclude, or --spatial alone), give more --calibration-images, or fine-tune it (--epochs)"
+            f"the outputs differ from the original's by {percent(found.relative_error)} of their size: "
+            f"{_advice(options)}"
         )
-    sentences += _alike(found, images) if found is not None else ()
+    if found is not None:
+        sentences += _alike(found, images)
+        sentences += _few(found, images, options, chosen_by)
     if images is not None and images.source == "synthetic":
         sentences.append(
             f"no --data was given: fitted on {images.calibration} synthetic images ({images.method}), and agreement is "
@@ -99,7 +105,7 @@ def warnings_of(
     if change is not None and not change <= ENOUGH_RELATIVE_CHANGE:
         sentences.append(
             f"what the network changes in its input differs from the original's by {percent(change)} of its size: "
-            "convert fewer layers, give more --calibration-images, or fine-tune it (--epochs)"
+            f"{_advice(options)}"
         )
     grouped = [d.layer for d in plan.converted if d.spec.is_group_convolution(d.geometry)]
     if grouped:
@@ -112,6 +118,50 @@ def warnings_of(
         names = ", ".join(sorted(str(kind) for kind in kinds))
         sentences.append(f"the network's {names} weights were converted to float32, in which it is fitted and written")
     return tuple(sentences)
+
+
+def _advice(options: ConversionOptions) -> str:
+    """What may bring the network nearer to the original, of what was not done."""
+    if options.searches:
+        steps = ["allow a higher --target" if options.targets else "allow a smaller --max-drop"]
+    elif options.plan is not None:
+        steps = ["convert fewer layers in the plan"]
+    else:
+        alone = ", --spatial alone" if options.spatial and options.channel else ""
+        steps = [f"convert fewer layers (--exclude{alone} or --target)"]
+        if options.spatial and not options.channel and options.crops != "lines":
+            steps.append("use --crops lines")
+    if not options.reconstruct:
+        steps.append("drop --no-reconstruct")
+    if options.data is not None:
+        steps.append("give more --calibration-images")
+    steps.append("train for more --epochs" if options.training.epochs else "fine-tune it (--epochs)")
+    return f"{', '.join(steps[:-1])}, or {steps[-1]}"
+
+
+def _few(
+    found: AgreementReport, images: ImagesReport | None, options: ConversionOptions, chosen_by: int
+) -> tuple[str, ...]:
+    """That one image decides too much, in what is judged and in limits on what may be lost."""
+    if images is None or images.source == "synthetic" or not found.held_out or not found.images:
+        return ()
+    whole = is_share(found.measure) and not found.measure.startswith("pixel")  # an image is right or wrong
+    said = []
+    if found.images < _ENOUGH_TO_JUDGE:
+        worth = f", of which one is worth {100 / found.images:.3g} points" if whole else ""
+        said.append(f"only {plural(found.images, 'image')} held out to judge by{worth}: give more images")
+    limits = (
+        ("--fail-over-drop", options.fail_over_drop, found.images, "judge"),
+        ("--max-drop", options.max_drop, chosen_by, "choose the plan"),
+    )
+    for flag, limit, count, does in limits:
+        # A limit of 0 asks for no loss, and is what it says of however few images.
+        if whole and limit is not None and count and 0 < limit < 100 / count:
+            said.append(
+                f"{flag} {limit:g} is less than the {100 / count:.3g} points that one of the {count:,} images is worth "
+                f"which {does}: give more images"
+            )
+    return tuple(said)
 
 
 def _alike(found: AgreementReport, images: ImagesReport | None) -> tuple[str, ...]:
