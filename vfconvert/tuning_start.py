@@ -74,7 +74,7 @@ def own_folder(options: ConversionOptions) -> Iterator[None]:
     except OSError as error:
         raise UnwritableOutputError(f"cannot write checkpoints to {folder}: {reason_of(error)}") from error
     try:
-        with claimed(folder) as mine:
+        with claimed(folder.resolve()) as mine:  # one that was named may be a link
             if not mine:
                 raise TrainingError(
                     f"{folder}: another process trains with this folder now; wait for it, or give other --checkpoints"

@@ -51,6 +51,7 @@ def test_attributes_in_the_place_of_a_tensors_own_are_refused(tmp_path: Path, na
         load_model(tmp_path / "m.pt", architecture=arch)
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_nested_tensors_are_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])}, tmp_path / "m.pt")
     with pytest.raises(UntrustedModelError, match="a tensor in it is nested; save plain tensors"):
