@@ -69,6 +69,15 @@ def test_a_bad_recipe_is_told(cli_invoke, model_path, junit, told, recipe, named
     assert "line 2: windows" in said
 
 
+@pytest.mark.parametrize("place", [".hidden/g.xml", "g.sh"])
+def test_a_place_that_a_recipe_may_not_write_to_is_not_written_to(cli_invoke, model_path, recipe, tmp_path, place):
+    (tmp_path / ".hidden").mkdir()
+    path = recipe(f"spatial: true\njunit: {tmp_path / place}\n")
+    result = cli_invoke(model_path, "--config", path, exit_code=4)
+    assert "is no place that a recipe may write to" in result.stderr
+    assert not (tmp_path / place).exists()
+
+
 def test_a_recipe_that_cannot_be_read_is_told(cli_invoke, model_path, junit, told, tmp_path):
     cli_invoke(model_path, "--junit", junit, "--config", tmp_path / "none.yaml", exit_code=4)
     assert told()[0] == "ConfigError"

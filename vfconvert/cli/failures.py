@@ -6,7 +6,7 @@ Else those of an earlier run would stand there as if they were of this one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from vfconvert.cli.group import COMMAND_LINE, SectionCommand
-from vfconvert.cli.recipe import keys_of
+from vfconvert.cli.recipe import keys_of, refuse_unsafe
 from vfconvert.cli.step_summary import STEP_SUMMARY, append_text
 from vfconvert.errors import VfconvertError, first_line
 from vfconvert.options import ConversionOptions
@@ -61,9 +61,18 @@ class ToldCommand(SectionCommand):
 
         keys = keys_of(self)
         with suppress(VfconvertError):
-            entries = read_document(Path(values["config"])).entries
-            values = {str(keys[entry.key].name): entry.texts for entry in entries if entry.key in keys} | values
+            entries = [each for each in read_document(Path(values["config"])).entries if each.key in keys]
+            safe = {str(keys[each.key].name): each.texts for each in entries if _is_safe(keys[each.key], each.texts)}
+            values = safe | values
         return values
+
+
+def _is_safe(parameter: click.Parameter, texts: Sequence[str]) -> bool:
+    """Whether a recipe may say so: a place that it may not write to is not written to in telling of that."""
+    with suppress(ValueError):
+        refuse_unsafe(parameter, texts)
+        return True
+    return False
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def recipe_text(ctx: click.Context) -> str:
     for key, parameter in keys_of(ctx.command).items():
         texts = given.get(str(parameter.name), _as_texts(_default(parameter)))
         try:
-            _refuse_code(parameter, texts)
+            refuse_unsafe(parameter, texts)
         except ValueError:
             again += [f"--{key}"] if is_flag(parameter) else [word for text in texts for word in (f"--{key}", text)]
             texts = ("false",) if is_flag(parameter) else ()
@@ -140,7 +140,7 @@ def recipe_text(ctx: click.Context) -> str:
 
 def _value(ctx: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Any:
     """What the command line would make of these texts. Raises `ValueError`, `click.BadParameter`, `TrainingError`."""
-    _refuse_code(parameter, texts)
+    refuse_unsafe(parameter, texts)
     if is_flag(parameter):
         return _WORDS[texts[0]]
     value = parameter.type_cast_value(ctx, list(texts) if parameter.multiple else texts[0])
@@ -169,8 +169,11 @@ def texts_of(entry: Entry, parameter: click.Parameter) -> tuple[str, ...]:
     return entry.texts
 
 
-def _refuse_code(parameter: click.Parameter, texts: Sequence[str]) -> None:
-    """Raise `ValueError` where an option would let code run that neither this package nor its user chose."""
+def refuse_unsafe(parameter: click.Parameter, texts: Sequence[str]) -> None:
+    """Raise `ValueError` where an option would let code run that neither this package nor its user chose.
+
+    Or write where that could follow.
+    """
     if parameter.name in _CODE and "true" in texts:
         raise ValueError("lets code run, and a recipe cannot allow that; say it on the command line")
     if parameter.name == "arch" and any(not text.startswith(_NAMED) for text in texts):
