@@ -3,14 +3,16 @@
     python -m benchmarks.training DATA --kinds spatial --starts fit --epochs 1
     python -m benchmarks.training DATA --kinds spatial,both --starts fit,random,matched --epochs 1,4
     python -m benchmarks.training DATA --kinds spatial --starts fit --epochs 10 --early   # accuracy at 1, 5 and 20 %
+    python -m benchmarks.training DATA --kinds spatial --starts planned-params,planned-macs            # a plan as large
     python -m benchmarks.training DATA --kinds spatial --starts pruned-params,pruned-macs --epochs 1   # other method
 
 DATA is the folder of `benchmarks.accuracy`. Every run is of its own length, since the rate falls to zero at its end.
 `fit` is the fit with reconstruction, `random` is random primaries, `matched` spatial primaries are the old filters of
 the outputs that keep the whole kernel; `pruned-params` and `pruned-macs` are networks without versatile layers, pruned
 inside their blocks (see `benchmarks.alternatives`) to as many parameters or executed MACs as the kind's fit has, then
-reconstructed alike. 4,000 training images are held out: weights are chosen there (`--set` to try
-settings); the test set is looked at once, at the end, with `--on test`.
+reconstructed alike; `planned-params` and `planned-macs` are versatile networks planned for as many. 4,000 training
+images are held out: weights are chosen there (`--set` to try settings); the test set is looked at once, at the end,
+with `--on test`.
 """
 
 from __future__ import annotations
@@ -138,7 +140,7 @@ def trained(
         options=dataclasses.replace(options, epochs=epochs),
         seed=arguments.seed,
         device=device,
-        features=tuple(name for name, layer in start.named_modules() if isinstance(layer, VersatileConv2d)),
+        features=tuple(_versatile_layers(start)) if options.feature_weight else (),
     )
     steps = job.options.epochs * len(job.training)
     early = {max(1, round(share * steps)) for share in (0.01, 0.05, 0.2)} if arguments.early else set()
@@ -146,6 +148,10 @@ def trained(
     begun = perf_counter()
     found = train(job, Printed(job.student, early, Cifar(arguments.data / "cifar10-jpeg.zip").judging("held-out")))
     return found.model.cpu(), perf_counter() - begun
+
+
+def _versatile_layers(model: nn.Module) -> list[str]:
+    return [name for name, layer in model.named_modules() if isinstance(layer, VersatileConv2d)]
 
 
 def _streams(
@@ -201,8 +207,9 @@ def start_of(teacher: nn.Module, cifar: Cifar, kind: str, start: str, arguments:
     if kept is not None and kept.exists():
         found: nn.Module = torch.load(kept, weights_only=False)  # our own
         return found
-    if start.startswith("pruned-"):
-        made = _pruned(start_of(teacher, cifar, kind, "fit", arguments), start.removeprefix("pruned-"), arguments)
+    method, _, cost = start.partition("-")
+    if cost:
+        made = _as_large(start_of(teacher, cifar, kind, "fit", arguments), method, cost, arguments)
     else:
         made = _start(teacher, cifar, kind, start, seed, torch.device(arguments.device))
     if kept is not None:
@@ -225,16 +232,19 @@ def _start(teacher: nn.Module, cifar: Cifar, kind: str, start: str, seed: int, d
     return student.cpu().eval()
 
 
-def _pruned(versatile: nn.Module, cost: str, arguments: argparse.Namespace) -> nn.Module:
-    """A network pruned inside its blocks that costs as much as the versatile one does."""
+def _as_large(versatile: nn.Module, method: str, cost: str, arguments: argparse.Namespace) -> nn.Module:
+    """A network that costs as much as the versatile one does: planned, or pruned inside its blocks."""
     bench = bench_of(arguments.data, arguments.network, arguments.seed, "held-out", cache=arguments.cache)
-    method, found = METHODS["prune"](bench), bench.measure(versatile)
+    pruning = METHODS["prune"](bench) if method == "pruned" else None
+    table = pruning.table if pruning is not None else bench.table
+    found = bench.measure(versatile)
     limits = {"params": found.parameters * bench.table.parameters, "macs": found.macs * bench.table.macs}
-    chosen = choose(method.table, {cost: limits[cost]}).chosen
-    student = student_of(bench, method, chosen)
-    point = point_of(method.table, chosen)
-    print(f"pruned: {point.parameters_share:.3f} of the parameters, {point.macs_share:.3f} of the MACs", flush=True)
-    return student
+    chosen = choose(table, {cost: limits[cost]}).chosen
+    point = point_of(table, chosen)
+    print(f"{method}: {point.parameters_share:.3f} of the parameters, {point.macs_share:.3f} of the MACs", flush=True)
+    if pruning is not None:
+        return student_of(bench, pruning, chosen)
+    return bench.convert(table.plan(chosen), reconstruct=True)
 
 
 if __name__ == "__main__":
