@@ -10,7 +10,7 @@ from typing import Any
 from vfconvert.errors import TrainingError
 
 OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 NORMS = ("auto", "batch", "frozen")
 _RATES = {"sgd": 0.02, "adamw": 1e-3}  # for a batch of 128
 _USUAL_BATCH = 128
@@ -28,6 +28,8 @@ class TrainingOptions:
     """`norms` of "auto": by each batch where batches are large and the run is long, else as they are.
 
     `epochs` of 0 is no training. `rate` None: by optimizer, batch, norms and steps. `batch` counts all processes.
+    `precision` of "auto" is bf16 where the device has units for it and the network answers nearly the same in it, else
+    fp32; `channels_last` None: with 16 bits where the network can.
 
     `warm_up` is a share of all steps; `clip` bounds the norm of all gradients (0: not); `feature_weight` and
     `label_weight` are those of the match of converted layers' outputs and of the labels beside the distillation;
@@ -56,8 +58,8 @@ class TrainingOptions:
     flip: bool = True
     workers: int = 0
     most_unreadable: float = 0.01
-    precision: str = "fp32"
-    channels_last: bool = False
+    precision: str = "auto"
+    channels_last: bool | None = None
     compile: bool = False
     norms: str = "auto"
     ema: float = 0.0

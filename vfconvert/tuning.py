@@ -101,6 +101,7 @@ def _report(job: Job, trained: Trained, begun: int) -> TrainingReport:
         optimizer=options.optimizer,
         rate=options.highest_rate,
         norms=options.norms,
+        precision=options.precision,
         batch=options.batch,
         processes=job.ranks.world,
         epochs=trained.epochs,

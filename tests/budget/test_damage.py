@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.budget.nets import classifier, divergence, pictures
+from vfconvert.analysis.computing import with_channels_last
 from vfconvert.analysis.graph import trace
 from vfconvert.budget.candidates import families_of
 from vfconvert.budget.damage import Harm, harms_of
-from vfconvert.budget.layout import with_channels_last
 from vfconvert.budget.sensitivity import Sensitivity, sensitivity_of
 from vfconvert.fitting.options import FitOptions
 from vfconvert.fitting.sweep import compress

@@ -39,6 +39,7 @@ TRAINED = replace(
         optimizer="adamw",
         rate=1e-3,
         norms="frozen",
+        precision="bf16",
         batch=32,
         processes=1,
         epochs=(

@@ -65,8 +65,9 @@ def job(
     seed: int = 3,
     **given: Any,
 ) -> Job:
-    """Twenty-four steps of sixteen images, unless said otherwise."""
-    options = TrainingOptions(**{"epochs": 6, "batch": 16, "minutes": 0.0, "rate": 0.02, "optimizer": "sgd"} | given)
+    """Twenty-four steps of sixteen images, in the numbers of any machine, unless said otherwise."""
+    usual = {"epochs": 6, "batch": 16, "minutes": 0.0, "rate": 0.02, "optimizer": "sgd", "precision": "fp32"}
+    options = TrainingOptions(**usual | given)
     ranks = ranks if ranks is not None else Ranks()
     teacher, examples, transform = network(1), Pictures(), TrainTransform(padding=1)
     example = torch.rand(16, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,8 @@ SETTINGS = (
     {"norms": "batch", "optimizer": "sgd"},
     {"optimizer": "adamw", "rate": 0.01, "ema": 0.8},
     {"optimizer": "sgd", "clip": 0.0, "rate": 0.001, "channels_last": True},
-    {"feature_weight": 1.0, "precision": "bf16"},
+    {"feature_weight": 1.0, "precision": "bf16", "channels_last": False},
+    {"norms": "batch", "precision": "bf16"},
 )
 
 

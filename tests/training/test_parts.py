@@ -79,7 +79,7 @@ def test_norms_are_the_mean_over_batches():
         ({"temperature": -1.0}, "--temperature: got -1, expected a number above 0"),
         ({"warm_up": 1.5}, "--warm-up: got 1.5, expected 0 to 0.9"),
         ({"optimizer": "lion"}, "--optimizer: got 'lion', expected one of sgd, adamw"),
-        ({"precision": "int8"}, "--train-precision: got 'int8', expected one of fp32, bf16, fp16"),
+        ({"precision": "int8"}, "--train-precision: got 'int8', expected one of auto, fp32, bf16, fp16"),
         ({"minutes": -1.0}, "--checkpoint-minutes: got -1, expected 0 to"),
         ({"epochs": 10**400}, "--epochs: got 10000.*, expected 0 to 1e"),
         ({"workers": -2}, "--workers: got -2, expected 0 to"),

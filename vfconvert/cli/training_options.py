@@ -60,8 +60,17 @@ TRAINING: tuple[Callable[[Any], Any], ...] = (
     _option("--norms", "norms", type=click.Choice(NORMS), help="BatchNorm: statistics of each batch, or frozen."),
     _option("--ema", "ema", type=float, metavar="X", help="Decay of averaged weights, which then count; 0: none."),
     _option("--patience", "patience", type=int, metavar="N", help="Stop after N epochs without a better metric."),
-    _option("--train-precision", "precision", type=click.Choice(PRECISIONS), help="In which networks compute."),
-    _option("--channels-last", "channels_last", is_flag=True, help="Train in this memory format."),
+    _option(
+        "--train-precision",
+        "precision",
+        type=click.Choice(PRECISIONS),
+        help="In which networks compute; auto: bf16 where the device has units for it and the network is right in it.",
+    ),
+    _option(
+        "--channels-last/--no-channels-last",
+        "channels_last",
+        help="Memory format to train in.  [default: with 16 bits where the network can]",
+    ),
     _option("--compile", "compile", is_flag=True, help="Train by torch.compile."),
     _data("--task", "task", type=click.Choice(_TASKS), help="What is measured.  [default: by outputs and labels]"),
     _data(

@@ -186,6 +186,7 @@ class TrainingReport:
     optimizer: str
     rate: float
     norms: str
+    precision: str
     batch: int
     processes: int
     epochs: tuple[Mapping[str, Any], ...]

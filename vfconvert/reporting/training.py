@@ -22,10 +22,11 @@ def training_lines(found: TrainingReport | None) -> Iterator[Text]:
     first, best, last = found.epochs[0], found.epochs[found.best_epoch], found.epochs[-1]
     values = f"{metric_text(found.metric, first[found.metric])} -> {metric_text(found.metric, best[found.metric])}"
     kept = "" if found.best_epoch == last["epoch"] else f", best after epoch {found.best_epoch} of {last['epoch']}"
+    bits = "" if found.precision == "fp32" else f", {found.precision}"
     yield Text.assemble(
         f"Fine-tuned for {plural(last['epoch'], 'epoch')} ({found.optimizer}, rate {found.rate:.3g}, batch "
-        f"{found.batch}, norms {_NORMS[found.norms]}; {seconds(found.seconds)}): {found.metric} on the images that "
-        "it was chosen by ",
+        f"{found.batch}, norms {_NORMS[found.norms]}{bits}; {seconds(found.seconds)}): {found.metric} on the images "
+        "that it was chosen by ",
         (values, "bold"),
         f"{kept}.",
     )

@@ -1,0 +1,89 @@
+"""What a job leaves open and the network and the device decide: the numbers and the memory format of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.training.samples import job, network
+from vfconvert.analysis import computing
+from vfconvert.nn import VersatileConv2d
+from vfconvert.specs import ConvGeometry
+from vfconvert.training.learner import set_forms
+from vfconvert.training.loop import train
+
+
+@pytest.fixture(params=[True, False])
+def units(request: Any, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the processor is taken to have units for bfloat16."""
+    monkeypatch.setattr(computing, "_has_amx", lambda: request.param)
+    return bool(request.param)
+
+
+def test_bfloat16_is_taken_where_the_processor_is_quick_in_it(units: bool) -> None:
+    options = job(precision="auto").settled().options
+    assert (options.precision, options.channels_last) == (("bf16", True) if units else ("fp32", False))
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"precision": "fp32"}, ("fp32", False)),
+        ({"precision": "bf16"}, ("bf16", True)),
+        ({"precision": "bf16", "channels_last": False}, ("bf16", False)),
+        ({"precision": "fp32", "channels_last": True}, ("fp32", True)),
+    ],
+)
+def test_what_is_said_is_done(given: dict[str, Any], wanted: tuple[str, bool], units: bool) -> None:
+    options = job(**given).settled().options
+    assert (options.precision, options.channels_last) == wanted
+
+
+class Views(nn.Sequential):
+    """Takes activations with channels first only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+            x = x.view(len(x), -1).view(x.shape)
+        return x
+
+
+class Cancels(nn.Sequential):
+    """Small differences of large numbers, which sixteen bits do not hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = (layer(x) + 1000) - 1000
+        return x
+
+
+def test_a_student_that_cannot_compute_so_is_trained_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(computing, "_has_amx", lambda: True)
+    viewing = job(student=Views(*network(2)), precision="auto").settled().options
+    assert (viewing.precision, viewing.channels_last) == ("bf16", False)
+    assert job(student=Cancels(*network(2)), precision="auto").settled().options.precision == "fp32"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_weights_come_back_with_channels_first(precision: str) -> None:
+    trained = train(job(epochs=1, precision=precision, channels_last=True))
+    assert all(parameter.is_contiguous() for parameter in trained.model.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in trained.model.parameters())
+    assert trained.options.precision == precision
+
+
+@pytest.mark.parametrize(("precision", "wide"), [("fp32", "masks"), ("bf16", "weight")])
+def test_wide_layers_are_one_convolution_in_sixteen_bits(
+    precision: str, wide: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[int, str | None] = {}
+    monkeypatch.setattr(
+        VersatileConv2d, "compute_by", lambda self, form: told.update({self.geometry.in_channels: form})
+    )
+    layers = (VersatileConv2d(ConvGeometry.of(nn.Conv2d(channels, channels, 3))) for channels in (16, 32))
+    set_forms(nn.Sequential(*layers), torch.device("cpu"), precision)
+    assert told == {16: "weight", 32: wide}
