@@ -2,9 +2,10 @@
 
     python -m benchmarks.training_step --layers              # a layer: expanded weights, or a convolution for each crop
     python -m benchmarks.training_step --network resnet20    # a step of distillation: student against original
+    python -m benchmarks.training_step --network vdsr --batch 8 --precisions fp32,bf16    # and the product's 16 bits
 
 Forward and backward, medians of alternating runs, as ratios to the ordinary layer or to the original network trained
-with the same teacher.
+with the same teacher in the same precision. bf16 is with channels last, as the product has it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from vfconvert.rewriting import rewrite
 from vfconvert.specs import ConvGeometry
 from vfconvert.tasks.structure import distillation_loss
 from vfconvert.training.learner import set_forms
+from vfconvert.training.objective import autocast
 
 SHAPES = ((16, 16, 32), (32, 32, 16), (64, 64, 8), (64, 64, 56), (256, 256, 14), (512, 512, 7))
 
@@ -37,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", action="store_true")
     parser.add_argument("--network", choices=["resnet20", "resnet56", "vdsr"])
+    parser.add_argument("--precisions", default="fp32")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=15)
@@ -91,31 +94,42 @@ def step_times(name: str, kind: str, arguments: argparse.Namespace) -> None:
     if network is None:
         raise SystemExit("the network cannot be traced")
     student = rewrite(teacher, make_plan(teacher, profile(teacher, example), network.following_norm, WISHES[kind]))
-    set_forms(student, device)
-    teacher, images = teacher.to(device), torch.randn(arguments.batch, *shape, device=device)
+    images = torch.randn(arguments.batch, *shape, device=device)
+    calls = {}
+    for precision in arguments.precisions.split(","):
+        for which, model in (("original", teacher), ("student", student)):
+            calls[f"{which}, {precision}"] = _distilling(model, teacher, images, precision)
+    timings = in_turns(calls, rounds=arguments.rounds, most_seconds=60.0)
+    for precision in arguments.precisions.split(","):
+        seconds = timings[f"student, {precision}"].median
+        share = timings[f"original, {precision}"].median / seconds
+        print(
+            f"{name} {kind}, {precision}: {arguments.batch / seconds:.0f} images/s, {share:.2f} of the original's",
+            flush=True,
+        )
 
-    def step(model: nn.Module) -> Callable[[], object]:
-        optimizer = torch.optim.SGD(model.requires_grad_(True).to(device).parameters(), 1e-9)
 
-        def run() -> None:
+def _distilling(model: nn.Module, teacher: nn.Module, images: Tensor, precision: str) -> Callable[[], object]:
+    """A step of a copy of the model, computed as in the product's training."""
+    device = images.device
+    layout = torch.preserve_format if precision == "fp32" else torch.channels_last
+    model, teacher = (copy.deepcopy(each).to(device, memory_format=layout) for each in (model, teacher))
+    images = images.to(memory_format=layout)
+    set_forms(model, device, precision)
+    optimizer = torch.optim.SGD(model.requires_grad_(True).parameters(), 1e-9)
+
+    def run() -> None:
+        with autocast(device, precision):
             with torch.no_grad():
                 wanted = teacher(images)
-            distillation_loss(model(images), wanted, 4.0).backward()
-            optimizer.step()
-            optimizer.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            got = model(images)
+        distillation_loss(got, wanted, 4.0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
 
-        return run
-
-    timings = in_turns(
-        {"original": step(copy.deepcopy(teacher)), "student": step(student)},
-        rounds=arguments.rounds,
-        most_seconds=60.0,
-    )
-    seconds = timings["student"].median
-    share = timings["original"].median / seconds
-    print(f"{name} {kind}: {arguments.batch / seconds:.0f} images/s, {share:.2f} of the original's", flush=True)
+    return run
 
 
 if __name__ == "__main__":

@@ -135,3 +135,9 @@ def test_what_there_is_can_be_listed() -> None:
     assert all(hasattr(vfconvert, name) for name in vfconvert.__all__)
     with pytest.raises(AttributeError, match="module 'vfconvert' has no attribute 'converted'"):
         vfconvert.converted  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize("call", [vfconvert.convert, vfconvert.inspect])
+def test_within_inference_mode_nothing_is_fitted(call: Any) -> None:
+    with torch.inference_mode(), pytest.raises(ValueError, match=rf"{call.__name__}\(\): .*; call it outside$"):
+        call(network(), spatial=True)

@@ -176,6 +176,7 @@ STRANGE = {
         "a header follows too many others .*; write it again",
     ),
     "a size of 2**87": (header(b"0", 2**87, b""), "cannot fit 'int'"),
+    "a name of 2**60 bytes": (header(b"L", 2**60, b"1.png"), "a header has a name that is longer than the memory"),
     "a name of 2**87 bytes": (header(b"L", 2**87, b"1.png"), "cannot fit 'int'"),
 }
 

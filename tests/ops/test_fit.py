@@ -189,5 +189,5 @@ def test_inputs_that_never_vary_hold_to_the_old_weight() -> None:
 def test_fit_refuses_activations_that_are_not_finite() -> None:
     problem = random_problem(4)
     problem.covariance[0, 0] = float("nan")
-    with pytest.raises(FitError, match="not finite on the calibration images"):
+    with pytest.raises(FitError, match="not finite on these images"):
         fit_group(problem)

@@ -1,5 +1,6 @@
 """Checkpoints hold numbers and JSON, are complete or absent, and belong to one run."""
 
+import dataclasses
 import json
 import math
 
@@ -117,6 +118,15 @@ def test_meta_what_is_not_changed_is_read():
     assert from_bytes(changed(), "here").step == 5
     assert from_bytes(changed(best=None, slower=1, seconds=3, notes={}), "here").best is None
     assert from_bytes(changed(epochs=[], best=None, losses=[[9, 1]]), "here").losses == [(9, 1.0)]
+
+
+@pytest.mark.parametrize("name", ["optimizer.x.exp_avg", "optimizer.0", "optimizer", "optimizer.-1.step"])
+def test_a_tensor_that_no_optimizer_has_is_refused(name):
+    state = dataclasses.replace(STATE, tensors={**STATE.tensors, name: torch.zeros(2)})
+    with pytest.raises(TrainingError, match=f"here: no checkpoint .*a tensor is called '{name}'"):
+        from_bytes(to_bytes(state), "here")
+    state = dataclasses.replace(STATE, tensors={**STATE.tensors, "optimizer.0.step": torch.zeros(2)})
+    assert "optimizer.0.step" in from_bytes(to_bytes(state), "here").tensors
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1])

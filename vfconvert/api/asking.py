@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from vfconvert.data.given import given_examples
@@ -50,11 +51,13 @@ def asked(
 ) -> Asked:
     """Read the arguments of a call; `fixed` are options that the call itself sets.
 
-    Raises `TypeError` for what is of another kind, `ValueError` for a text that cannot be read and where settings say
-    nothing beside each other, and what a network or images in memory raise.
+    Raises `TypeError` for what is of another kind, `ValueError` for a text that cannot be read, where settings say
+    nothing beside each other and within `torch.inference_mode()`, and what a network or images in memory raise.
     """
     if not isinstance(model, (nn.Module, str, os.PathLike)):
         raise TypeError(f"{call.name}(): model: got {shown(model)}, expected a network or the path of a file")
+    if torch.is_inference_mode_enabled():
+        raise ValueError(f"{call.name}(): nothing can be fitted within torch.inference_mode(); call it outside")
     check_callable(f"{call.name}(): progress", progress, "progress(stage, done, total)")
     value = settings.get("plan")
     plan = value if isinstance(value, NetworkPlan) else None

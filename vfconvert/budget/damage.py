@@ -134,7 +134,7 @@ def _harms(
     for group, found in enumerate(moments):
         mine = slice(group * outputs, (group + 1) * outputs)
         if not (metric_of(found.covariance).finite() and bool(torch.isfinite(found.cross).all())):
-            raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
+            raise FitError("the network's activations are not finite on these images: check them, --mean and --std")
         some = replace(
             found,
             cross=found.cross[:, sample],

@@ -134,6 +134,8 @@ def _index(path: Path) -> tuple[list[_Entry], int]:
                     _note(path, file, member, entries.setdefault(key, _Entry()), kind)
     except RecursionError as error:  # tarfile calls itself for each header that only names the next
         raise _damaged(path, "a header follows too many others that only name it; write it again") from error
+    except MemoryError as error:
+        raise _damaged(path, "a header has a name that is longer than the memory; write it again") from error
     except (OSError, tarfile.TarError, ValueError, OverflowError) as error:
         raise _damaged(path, first_line(error)) from error
     return list(entries.values()), passed_over

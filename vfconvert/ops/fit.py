@@ -40,7 +40,7 @@ def fit_group(problem: Problem, *, rounds: int = 4, alternations: int = 4, shari
     `sharing` is that of the problem, where it is at hand.
     """
     if not (problem.metric.finite() and bool(torch.isfinite(problem.cross).all())):
-        raise FitError("the network's activations are not finite on the calibration images: check --mean and --std")
+        raise FitError("the network's activations are not finite on these images: check them, --mean and --std")
     state = assign(problem, sharing)
     if problem.cross.dtype == torch.float32:  # large: the first guess of the scales must nearly do
         rounds, alternations = 0, min(alternations, 2 if len(problem.slots) <= 2 else 1)

@@ -77,6 +77,7 @@ def from_bytes(content: bytes, where: str) -> State:
         state = State(**values, tensors=safetensors.torch.load(content))
         _check_ranges(state)
         _check_epochs(state)
+        _check_tensors(state)
         state.losses = [(step, float(loss)) for step, loss in state.losses]
         return state
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, SafetensorError) as error:
@@ -115,6 +116,15 @@ def _check_ranges(state: State) -> None:
     for step, loss in state.losses:
         if not (0 <= step <= state.steps and math.isfinite(loss)):
             raise ValueError(f"the loss at step {step} is {loss}")
+
+
+def _check_tensors(state: State) -> None:
+    """Raise `ValueError` where one is called as if it were the optimizer's, and is none of its."""
+    for name in state.tensors:
+        kind, _, rest = name.partition(".")
+        index, dot, _ = rest.partition(".")
+        if kind == "optimizer" and not (dot and index.isdecimal()):
+            raise ValueError(f"a tensor is called {name[:40]!r}")
 
 
 def _check_epochs(state: State) -> None:
