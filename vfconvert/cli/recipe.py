@@ -213,7 +213,9 @@ def _default(parameter: click.Parameter) -> Any:
     """The value of an option that nothing gives: a number, a text, true or false, a tuple or None."""
     if isinstance(parameter.default, (bool, int, float, str, tuple)):
         return parameter.default
-    return () if parameter.multiple else False if is_flag(parameter) else None
+    if is_flag(parameter) and parameter.default is not None:  # None leaves both words open
+        return False
+    return () if parameter.multiple else None
 
 
 def _as_texts(value: Any) -> tuple[str, ...]:
