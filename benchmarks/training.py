@@ -127,7 +127,7 @@ def trained(
     changes: dict[str, object],
 ) -> tuple[nn.Module, float]:
     """The student after so many epochs, and the seconds that they took."""
-    options = TrainingOptions(**{"epochs": epochs, "padding": 4, **changes})  # type: ignore[arg-type]
+    options = TrainingOptions(**{"epochs": epochs, "padding": 4, "precision": "fp32", **changes})  # type: ignore[arg-type]
     device = torch.device(arguments.device)
     training, validation = _streams(pool, held_out, options, arguments)
     job = Job(

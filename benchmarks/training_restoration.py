@@ -167,7 +167,7 @@ def _job(
     changes: dict[str, object],
     ranks: Ranks,
 ) -> Job:
-    options = TrainingOptions(**{"epochs": 1, "batch": 16, "views": VIEWS, **changes})  # type: ignore[arg-type]
+    options = TrainingOptions(**{"epochs": 1, "batch": 16, "views": VIEWS, "precision": "fp32", **changes})  # type: ignore[arg-type]
     device, transform = torch.device(arguments.device), EachAtItsScale()
     training, validation = Luminances(known[:80]), Luminances(known[90:])
     example = torch.stack([transform(*training.read(index), index, True)[0] for index in range(16)])

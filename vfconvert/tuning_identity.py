@@ -89,4 +89,7 @@ def _named(examples: Examples) -> str:
 def as_said_now(state: State, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of its run, as this version says it."""
     assumed = {name: wanted[name] for name in ("images named", "target images")}
-    return {k: v for k, v in {**_BEFORE, **assumed, **state.identity}.items() if k not in _NO_LONGER}
+    said = {**_BEFORE, **assumed, **state.identity}
+    if state.precision is None and wanted["precision"] == "auto" and said.get("precision") in ("fp32", "bf16"):
+        said["precision"] = "auto"  # the run goes on in what it was
+    return {name: value for name, value in said.items() if name not in _NO_LONGER}

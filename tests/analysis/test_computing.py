@@ -47,6 +47,18 @@ class Views(Rest):
         return y.view(len(y), -1)
 
 
+class ViewsImages(Rest):
+    """Takes images with channels first only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3)) + x.view(len(x), -1).mean(1, keepdim=True)
+
+
+class Fewer(Rest):
+    def rest(self, y: Tensor) -> Any:
+        return (y.mean((2, 3)),) * (2 if y.is_contiguous() else 1)
+
+
 class Looks(Rest):
     def rest(self, y: Tensor) -> Tensor:
         return y.mean((2, 3)) * (1.0 if y.is_contiguous() else 1.01)
@@ -80,7 +92,7 @@ class Uncopied(Rest):
         raise TypeError("one of a kind")
 
 
-@pytest.mark.parametrize("kind", [Views, Looks, Forked, ReadsBack, Uncopied])
+@pytest.mark.parametrize("kind", [Views, ViewsImages, Fewer, Looks, Forked, ReadsBack, Uncopied])
 def test_what_cannot_compute_so_is_used_as_it_is(kind: type[nn.Module]) -> None:
     model = kind().eval()
     assert with_channels_last(model, IMAGES) is model
@@ -93,11 +105,11 @@ def test_meta_such_a_network_without_that_is_turned() -> None:
 
 
 def test_a_classifier_computes_in_bfloat16() -> None:
-    model = classifier().float()
-    weights = [parameter.clone() for parameter in model.parameters()]
+    model = classifier().float().requires_grad_(True)
+    weights = [parameter.detach().clone() for parameter in model.parameters()]
     assert computes_in(torch.bfloat16, model, IMAGES)
     assert all(map(torch.equal, weights, model.parameters()))
-    assert not any(parameter.requires_grad and parameter.grad is not None for parameter in model.parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 class Cancels(Rest):
@@ -122,9 +134,26 @@ class Finds(Rest):
         return [found[:1, :5], found[:, :5]]
 
 
-@pytest.mark.parametrize("kind", [Cancels, Refuses, Finds])
+class Small(Rest):
+    """One map is small beside the other, and is all that does not compute so."""
+
+    def rest(self, y: Tensor) -> Tensor:
+        return torch.cat([1000 * y[:, :1].float(), (y[:, 1:2] + 100).float() - 100], 1)
+
+
+class Grows(Rest):
+    """Its answers are right, its gradients are no numbers."""
+
+    def rest(self, y: Tensor) -> Tensor:
+        return y.mean((2, 3)) + (y.float() - y.float()).abs().sqrt().sum() * (y.dtype == torch.bfloat16)
+
+
+@pytest.mark.parametrize("kind", [Cancels, Refuses, Finds, Small, Grows])
 def test_what_does_not_compute_in_bfloat16(kind: type[nn.Module]) -> None:
-    assert not computes_in(torch.bfloat16, kind().eval(), IMAGES)
+    model = kind().eval()
+    assert not computes_in(torch.bfloat16, model, IMAGES)
+    with torch.autocast("cpu", torch.bfloat16):  # whatever a caller computes in
+        assert not computes_in(torch.bfloat16, model, IMAGES)
 
 
 def test_meta_such_a_network_without_that_computes_in_bfloat16() -> None:
@@ -149,3 +178,12 @@ def test_units_are_looked_for_in_versions_of_torch_that_say_it_otherwise(monkeyp
     assert computing._has_amx()
     monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
     assert not computing._has_amx()
+
+
+@pytest.mark.parametrize(("version", "quick"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
+def test_gpus_are_quick_in_bfloat16_since_they_have_units_for_it(
+    version: tuple[int, int], quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: version)
+    depthwise = nn.Conv2d(8, 8, 3, groups=8)
+    assert is_quick_in_bfloat16(torch.device("cuda"), depthwise) == quick

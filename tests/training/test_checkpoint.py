@@ -63,6 +63,9 @@ def changed(**values):
         changed(step="x"),
         changed(epochs=None),
         changed(losses=[1]),
+        changed(precision="auto"),
+        changed(precision=16),
+        changed(channels_last="yes"),
         changed(code="import os"),
         changed(identity=["model"]),
         changed(notes=["unexplained"]),
@@ -106,7 +109,7 @@ def changed(**values):
         changed(improved=1),
         changed(improved=-4),
     ],
-    ids=range(51),
+    ids=range(54),
 )
 def test_anything_else_is_refused(tmp_path, content):
     (tmp_path / NAME).write_bytes(content)
@@ -120,7 +123,17 @@ def test_meta_what_is_not_changed_is_read():
     assert from_bytes(changed(epochs=[], best=None, losses=[[9, 1]]), "here").losses == [(9, 1.0)]
 
 
-@pytest.mark.parametrize("name", ["optimizer.x.exp_avg", "optimizer.0", "optimizer", "optimizer.-1.step"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optimizer.x.exp_avg",
+        "optimizer.0",
+        "optimizer",
+        "optimizer.-1.step",
+        "optimizer.².step",
+        f"optimizer.{10**9}.step",
+    ],
+)
 def test_a_tensor_that_no_optimizer_has_is_refused(name):
     state = dataclasses.replace(STATE, tensors={**STATE.tensors, name: torch.zeros(2)})
     with pytest.raises(TrainingError, match=f"here: no checkpoint .*a tensor is called '{name}'"):

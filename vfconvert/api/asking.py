@@ -57,7 +57,7 @@ def asked(
     if not isinstance(model, (nn.Module, str, os.PathLike)):
         raise TypeError(f"{call.name}(): model: got {shown(model)}, expected a network or the path of a file")
     if torch.is_inference_mode_enabled():
-        raise ValueError(f"{call.name}(): nothing can be fitted within torch.inference_mode(); call it outside")
+        raise ValueError(f"{call.name}(): torch.inference_mode() has no gradients, which it needs; call it outside")
     check_callable(f"{call.name}(): progress", progress, "progress(stage, done, total)")
     value = settings.get("plan")
     plan = value if isinstance(value, NetworkPlan) else None

@@ -17,7 +17,7 @@ from vfconvert.budget.building import option_table
 from vfconvert.budget.cache import is_damaged, key_of, read_harms, write_harms
 from vfconvert.budget.candidates import KINDS
 from vfconvert.budget.damage import harms_of
-from vfconvert.budget.sensitivity import BACKWARD_BATCH, sensitivity_of
+from vfconvert.budget.sensitivity import BACKWARD_BATCH, outputs_of, sensitivity_of
 from vfconvert.budget.table import OptionTable
 from vfconvert.exporting.outputs import named_outputs
 from vfconvert.fitting.samples import usual_batch
@@ -80,7 +80,7 @@ def measure_options(
         backward = Portion(min(BACKWARD_BATCH, forward.size))
         teacher = subject.teacher
         if device.type == "cpu":  # which takes about a tenth less time for a pass so
-            teacher = with_channels_last(teacher, images[: min(2, forward.size)])
+            teacher = with_channels_last(teacher, images[: min(2, forward.size)], outputs_of)
         sensitivity = backward.fitted(
             lambda batch: sensitivity_of(teacher, list(missing), some, seed=seed, batch=batch, progress=progress)
         )

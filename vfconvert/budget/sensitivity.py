@@ -63,7 +63,7 @@ def sensitivity_of(
             for number, part in enumerate(parts):
                 with torch.enable_grad():
                     given = part.clone().to(device).requires_grad_(True)
-                    outputs = _outputs(model(given * 1))  # a copy, since the first layer may write into it
+                    outputs = outputs_of(model(given * 1))  # a copy, since the first layer may write into it
                     value = sum(_loss(o, kind, generator) for o, kind in zip(outputs, kinds, strict=True))
                     if isinstance(value, Tensor) and value.requires_grad:
                         value.backward(inputs=[given])  # type: ignore[no-untyped-call]
@@ -88,7 +88,7 @@ def sensitivity_of(
     )
 
 
-def _outputs(value: Any) -> list[Tensor]:
+def outputs_of(value: Any) -> list[Tensor]:
     """The outputs that are floating point, in order."""
     return [tensor for _, tensor in named_outputs(value) if tensor.is_floating_point()]
 
@@ -97,10 +97,10 @@ def _outputs(value: Any) -> list[Tensor]:
 def _kinds(model: nn.Module, batches: Sequence[Tensor], device: torch.device) -> list[float | None]:
     """For each output None where it is logits, else the spread that its changes are counted in."""
     few = max(1, _TELLING // len(batches[0]))
-    made = [_outputs(model(batch.clone().to(device))) for batch in batches[:few]]
+    made = [outputs_of(model(batch.clone().to(device))) for batch in batches[:few]]
     if all(looks_like_logits(_joined(parts)) for parts in zip(*made, strict=True)):
         return [None] * len(made[0])
-    made += [_outputs(model(batch.clone().to(device))) for batch in batches[few:]]
+    made += [outputs_of(model(batch.clone().to(device))) for batch in batches[few:]]
     kinds: list[float | None] = []
     for output in (_joined(parts) for parts in zip(*made, strict=True)):
         moved = output - output.mean(0) if len(output) > 1 else output  # one image has no variance

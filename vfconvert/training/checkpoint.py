@@ -18,12 +18,14 @@ from torch import Tensor
 from vfconvert.errors import TrainingError, UnwritableOutputError
 from vfconvert.files import atomic_path, read_regular
 from vfconvert.shortages import reason_of
+from vfconvert.training_options import PRECISIONS
 
 NAME = "checkpoint.safetensors"
 FIT = "fit.safetensors"  # the state before any step, whatever becomes of the steps
 _VERSION = 1
 _KEY = "training"
 _MOST_BYTES = 2**36
+_DIGITS = 9  # of the number of a parameter
 _NUMBER = (int, float)
 _KINDS: Mapping[str, tuple[type, ...]] = {  # as JSON has the fields of a state
     **dict.fromkeys(("identity", "notes"), (dict,)),
@@ -31,6 +33,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {  # as JSON has the fields of a state
     **dict.fromkeys(("step", "steps", "best_epoch", "improved"), (int,)),
     **dict.fromkeys(("slower", "seconds"), _NUMBER),
     "best": (*_NUMBER, type(None)),
+    "precision": (str, type(None)),
+    "channels_last": (bool, type(None)),
 }
 
 
@@ -39,7 +43,8 @@ class State:
     """All that the rest of a run depends on. `tensors` by dotted names; `step` is the next one, of `steps`.
 
     `epochs` are the records so far; `best` is the metric of `best_epoch`, the last of equals, and `improved` the first
-    of them; `slower` is what the rate is multiplied by since a roll-back.
+    of them; `slower` is what the rate is multiplied by since a roll-back. `precision` and `channels_last` are how the
+    run computes, None in a state of a version that did not say.
     """
 
     identity: Mapping[str, Any]
@@ -52,6 +57,8 @@ class State:
     improved: int = 0
     slower: float = 1.0
     seconds: float = 0.0
+    precision: str | None = None
+    channels_last: bool | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
@@ -111,6 +118,8 @@ def _check_ranges(state: State) -> None:
         raise ValueError(f"step {state.step} of {state.steps}")
     if not 0 < state.slower <= 1:
         raise ValueError(f"slower is {state.slower}, expected a share of the rate")
+    if state.precision is not None and state.precision not in PRECISIONS[1:]:
+        raise ValueError(f"precision is {state.precision[:40]!r}")
     if not 0 <= state.seconds < math.inf:
         raise ValueError(f"seconds is {state.seconds}")
     for step, loss in state.losses:
@@ -123,7 +132,7 @@ def _check_tensors(state: State) -> None:
     for name in state.tensors:
         kind, _, rest = name.partition(".")
         index, dot, _ = rest.partition(".")
-        if kind == "optimizer" and not (dot and index.isdecimal()):
+        if kind == "optimizer" and not (dot and index.isascii() and index.isdecimal() and len(index) < _DIGITS):
             raise ValueError(f"a tensor is called {name[:40]!r}")
 
 

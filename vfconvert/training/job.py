@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from vfconvert.analysis.computing import computes_in, is_quick_in_bfloat16, with_channels_last
 from vfconvert.data.batches import BatchStream
 from vfconvert.tasks.task import Task
+from vfconvert.training.checkpoint import State
 from vfconvert.training.norms import tracking
+from vfconvert.training.objective import DTYPES
 from vfconvert.training.ranks import Ranks
-from vfconvert.training_options import TrainingOptions
+from vfconvert.training_options import PRECISIONS, TrainingOptions
 
 _TRIED = 4  # images that show whether a network computes in some way
 
@@ -46,29 +48,53 @@ class Job:
     folder: Path | None = None
     ranks: Ranks = field(default_factory=Ranks)
 
-    def settled(self) -> Job:
-        """With options that leave nothing to be decided by the network, the device and the length of the run."""
+    def settled(self, state: State | None = None) -> Job:
+        """With options that leave nothing to be decided by the network, the device and the length of the run.
+
+        A run that goes on from `state` computes as it did.
+        """
         steps = self.options.epochs * len(self.training)
         options = self.options.settled(has_norms=bool(tracking(self.student)), steps=steps)
-        if options.precision == "auto":
-            options = dataclasses.replace(options, precision="bf16" if self._agreed(self._trains_in_bf16()) else "fp32")
-        if options.channels_last is None:
-            last = options.precision != "fp32" and self._agreed(self._trains_with_channels_last())
-            options = dataclasses.replace(options, channels_last=last)
-        return dataclasses.replace(self, options=options)
+        precision, last = options.precision, options.channels_last
+        if state is not None:
+            precision = _before(state) if precision == "auto" else precision
+            # Versions that did not say it took it where they were told to.
+            last = bool(state.channels_last) if last is None else last
+        if precision == "auto":
+            precision = "bf16" if self._agreed(self._trains_in_bf16()) else "fp32"
+        if last is None:
+            last = precision != "fp32" and self._agreed(self._trains_with_channels_last(precision))
+        return dataclasses.replace(self, options=dataclasses.replace(options, precision=precision, channels_last=last))
 
     def _trains_in_bf16(self) -> bool:
         if self.vary or not is_quick_in_bfloat16(self.device, self.teacher):
             return False
-        return all(computes_in(torch.bfloat16, model, images) for model, images in self._tried())
+        images = self._tried()
+        return all(computes_in(torch.bfloat16, model, images) for model in (self.teacher, self._student()))
 
-    def _trains_with_channels_last(self) -> bool:
-        return all(with_channels_last(model, images) is not model for model, images in self._tried())
+    def _trains_with_channels_last(self, precision: str) -> bool:
+        images, dtype = self._tried(), DTYPES[precision]
+        last = images.to(memory_format=torch.channels_last)
+        for model in (self.teacher, self._student()):
+            turned = with_channels_last(model, images)
+            if turned is model or not computes_in(dtype, turned, last):
+                return False
+        return True
 
-    def _tried(self) -> Iterator[tuple[nn.Module, Tensor]]:
-        images = self.example[:_TRIED].to(self.device)
-        yield from ((model.to(self.device), images) for model in (self.teacher, self.student))
+    def _student(self) -> nn.Module:
+        return self.student.to(self.device)
+
+    def _tried(self) -> Tensor:
+        """No more than a step of this process takes."""
+        count = max(1, min(_TRIED, self.options.batch // self.ranks.world))
+        return self.example[:count].to(self.device)
 
     def _agreed(self, can: bool) -> bool:
         """Whether all processes can: they compute alike."""
         return not bool(self.ranks.sum(torch.tensor(float(not can), device=self.device)))
+
+
+def _before(state: State) -> str:
+    """The precision of the run so far, "auto" where nothing tells."""
+    said = state.precision if state.precision is not None else state.identity.get("precision")
+    return said if said in PRECISIONS else "auto"

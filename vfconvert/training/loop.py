@@ -55,8 +55,8 @@ def train(job: Job, watcher: Watcher | None = None, state: State | None = None) 
     Raises `TrainingError` where a loss is not finite for the second time, and what the data raises;
     `TrainingInterrupted` where a signal came, with the checkpoint written.
     """
-    job = job.settled()
     with torch.random.fork_rng(devices=[]), telling_of_dead_workers(), Signals().noted() as signals:
+        job = job.settled(state)
         torch.manual_seed(job.seed)
         run = _Run(job, watcher if watcher is not None else Silent(), signals)
         with run.learner.objective.watching():
@@ -75,7 +75,14 @@ class _Run:
         self.learner = Learner(job, signals)
         self._per_epoch = len(job.training)
         steps = job.options.epochs * self._per_epoch
-        self._state = State(identity=job.identity, step=0, steps=steps, notes=dict(job.notes))
+        self._state = State(
+            identity=job.identity,
+            step=0,
+            steps=steps,
+            precision=job.options.precision,
+            channels_last=job.options.channels_last,
+            notes=dict(job.notes),
+        )
         self._good, self._written, self._begun = self._state, time.monotonic(), time.monotonic()
         self._best: dict[str, Tensor] = {}
 
@@ -237,6 +244,8 @@ class _Run:
     def _restore(self, state: State) -> None:
         self.learner.load(state.tensors)
         self._best = {name: t.to(self._job.device) for name, t in part(state.tensors, "best").items()}
+        options = self._job.options
         self._state = copy.copy(state)
+        self._state.precision, self._state.channels_last = options.precision, options.channels_last
         self._state.epochs, self._state.losses, self._state.tensors = list(state.epochs), list(state.losses), {}
         self._begun = time.monotonic()

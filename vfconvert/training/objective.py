@@ -13,13 +13,13 @@ from vfconvert.errors import TrainingError
 from vfconvert.tasks.structure import distillation_loss, full_precision, sizes_of
 from vfconvert.tasks.task import Task
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
     """The context in which networks compute in 16 bits where that is asked for."""
-    enabled = precision in _DTYPES
-    return torch.autocast(device.type, dtype=_DTYPES.get(precision, torch.bfloat16), enabled=enabled)
+    enabled = precision in DTYPES
+    return torch.autocast(device.type, dtype=DTYPES.get(precision, torch.bfloat16), enabled=enabled)
 
 
 class Features:
