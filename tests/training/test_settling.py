@@ -84,6 +84,13 @@ def test_weights_come_back_with_channels_first(precision: str) -> None:
     assert trained.options.precision == precision
 
 
+def test_epochs_are_judged_in_float32_whatever_they_train_in() -> None:
+    begun = [train(job(epochs=1, precision=precision, channels_last=False)) for precision in ("fp32", "bf16")]
+    first, second = (trained.epochs[0]["error"] for trained in begun)
+    assert first == second
+    assert begun[0].losses != begun[1].losses
+
+
 @pytest.mark.parametrize(("precision", "wide"), [("fp32", "masks"), ("bf16", "weight")])
 def test_wide_layers_are_one_convolution_in_sixteen_bits(
     precision: str, wide: str, monkeypatch: pytest.MonkeyPatch

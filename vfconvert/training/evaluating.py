@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vfconvert.data.batches import BatchStream
 from vfconvert.tasks.task import Task
-from vfconvert.training.objective import Features, autocast
+from vfconvert.training.objective import Features
 from vfconvert.training.ranks import Ranks
 
 
@@ -23,13 +23,13 @@ def evaluate(
     *,
     features: Sequence[str],
     device: torch.device,
-    precision: str,
     ranks: Ranks,
     vary: bool = False,
 ) -> dict[str, float]:
     """The task's metrics, of the outputs or, where these `vary` in size, of the outputs of the modules `features`.
 
-    The modes of the model's modules are put back. Teachers run where the task asks for them.
+    In float32, as files are written. The modes of the model's modules are put back. Teachers run where the task asks
+    for them.
     """
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -38,9 +38,8 @@ def evaluate(
         for batch in stream.epoch(0):
             images = batch.images.to(device)
             targets = batch.targets.to(device) if batch.targets is not None else None
-            with autocast(device, precision):
-                got = answers(model, images, features if vary else ())
-                wanted = answers(teacher, images, features if vary else ()) if task.name == "distil" else None
+            got = answers(model, images, features if vary else ())
+            wanted = answers(teacher, images, features if vary else ()) if task.name == "distil" else None
             meter.update(got, wanted, targets)
     finally:
         for module, mode in modes.items():

@@ -179,7 +179,6 @@ class _Run:
             job.task,
             features=job.features,
             device=job.device,
-            precision=job.options.precision,
             ranks=job.ranks,
             vary=job.vary,
         )
