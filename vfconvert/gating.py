@@ -121,7 +121,7 @@ def _gates(report: ConversionReport, options: ConversionOptions) -> Iterator[Gat
         yield _gate("max-size", "the largest file", "bytes", "at most", float(size), _largest(report))
 
 
-_SAVED = {"params": "parameters", "macs": "executed MACs", "size": "bytes of the file", "latency": "latency"}
+_SAVED = {"params": "parameters", "macs": "executed MACs", "size": "bytes of the largest file", "latency": "latency"}
 
 
 def _gate(name: str, figure: str, unit: str, bound: str, limit: float, got: float | None) -> GateReport:
