@@ -154,7 +154,7 @@ class Learner:
         self.student = plain_norms(self.student).eval().requires_grad_(False).to(memory_format=torch.contiguous_format)
 
 
-def set_forms(student: nn.Module, device: torch.device, precision: str = "fp32") -> None:
+def set_forms(student: nn.Module, device: torch.device, precision: str) -> None:
     """Have wide layers computed mask by mask on a processor, others by a weight that is quick to make.
 
     By a rule, so that a run that goes on computes the same. In 16 bits one convolution is quicker than several of
